@@ -1,0 +1,15 @@
+//! The nouns: GPU models and their grids, what nodes have, what pods ask.
+
+pub mod catalog;
+pub mod demand;
+pub mod grid;
+pub mod ids;
+pub mod node;
+
+pub use demand::{Demand, DemandError, GpuAsk, PodSpec};
+pub use grid::{Grid, GridError, Placement, Profile, SlotMask};
+pub use ids::{DemandId, ModelId, NodeId, PodId, ProfileId};
+pub use node::{Cut, GpuModel, GpuSpec, NodeError, NodeSpec};
+
+/// A whole GPU in the unit of shares.
+pub const MILLI: u32 = 1000;

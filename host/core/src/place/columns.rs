@@ -1,0 +1,234 @@
+//! The question to a policy, in columns. The buffers are kept from question to question; nothing is allocated once they have grown.
+
+use super::Candidate;
+use crate::{
+    model::{DemandId, GpuAsk},
+    policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, View},
+    state::{Cluster, Entry, Gpu, Layout, Node},
+};
+
+/// Columns of the parts that change only with the mix: models, profiles and the mix itself.
+#[derive(Clone, Debug, Default)]
+struct Fixed {
+    version: Option<u64>,
+    gpus: Vec<u32>,
+    memory: Vec<u32>,
+    slots: Vec<u32>,
+    profile_model: Vec<u32>,
+    profile_size: Vec<u32>,
+    profile_compute: Vec<u32>,
+    profile_memory: Vec<u32>,
+    profile_starts: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct DemandColumns {
+    cpu: Vec<u32>,
+    memory: Vec<u32>,
+    count: Vec<u32>,
+    milli: Vec<u32>,
+    weight: Vec<u32>,
+    model_start: Vec<u32>,
+    models: Vec<u32>,
+    profile_start: Vec<u32>,
+    profiles: Vec<u32>,
+}
+
+/// A question under construction.
+#[derive(Clone, Debug, Default)]
+pub struct Columns {
+    fixed: Fixed,
+    demands: DemandColumns,
+    cpu_free: Vec<u32>,
+    cpu_capacity: Vec<u32>,
+    memory_free: Vec<u32>,
+    memory_capacity: Vec<u32>,
+    gpu_pods: Vec<u32>,
+    like_pods: Vec<u32>,
+    gpu_start: Vec<u32>,
+    model: Vec<u32>,
+    free: Vec<u32>,
+    used_slots: Vec<u32>,
+    warm_slots: Vec<u32>,
+    mig: Vec<u32>,
+    node: Vec<u32>,
+    gpu: Vec<u32>,
+    profile: Vec<u32>,
+    slot: Vec<u32>,
+}
+
+impl Columns {
+    /// Starts a question about `demand`: no nodes, no candidates. Returns the demand's row.
+    pub fn start(&mut self, cluster: &Cluster, demand: DemandId) -> u32 {
+        let (mix, version) = cluster.mix();
+        if self.fixed.version != Some(version) {
+            self.fix(cluster);
+            self.fixed.version = Some(version);
+        }
+        self.demands.truncate(mix.len());
+        self.demands.push(cluster.demands().get(demand), 0);
+        self.clear_nodes();
+        mix.len() as u32
+    }
+
+    /// Forgets nodes and candidates, keeps the demand.
+    pub fn clear_nodes(&mut self) {
+        let Self { cpu_free, cpu_capacity, memory_free, memory_capacity, gpu_pods, like_pods, gpu_start, .. } = self;
+        for column in [cpu_free, cpu_capacity, memory_free, memory_capacity, gpu_pods, like_pods, gpu_start] {
+            column.clear();
+        }
+        let Self { model, free, used_slots, warm_slots, mig, node, gpu, profile, slot, .. } = self;
+        for column in [model, free, used_slots, warm_slots, mig, node, gpu, profile, slot] {
+            column.clear();
+        }
+        self.gpu_start.push(0);
+    }
+
+    /// Adds a node with its candidates for the demand of `entry`.
+    pub fn push_node(&mut self, cluster: &Cluster, entry: &Entry, node: &Node, candidates: &[Candidate]) {
+        let row = self.cpu_free.len() as u32;
+        let first_gpu = self.model.len() as u32;
+        self.cpu_free.push(node.cpu_free);
+        self.cpu_capacity.push(node.spec.cpu_milli);
+        self.memory_free.push(node.memory_free);
+        self.memory_capacity.push(node.spec.memory_mib);
+        self.gpu_pods.push(node.gpu_pods());
+        self.like_pods.push(node.like_pods(entry.shape.as_ref()));
+        for gpu in &node.gpus {
+            self.push_gpu(cluster, gpu);
+        }
+        self.gpu_start.push(self.model.len() as u32);
+        for candidate in candidates {
+            self.node.push(row);
+            self.gpu.push(candidate.gpu().map_or(NONE, |index| first_gpu + u32::from(index)));
+            let (profile, slot) = match *candidate {
+                Candidate::Partition { gpu, placement } => {
+                    let model = node.gpus[usize::from(gpu)].model;
+                    (cluster.models().profile_of(model, placement).0, u32::from(placement.start))
+                }
+                Candidate::Node | Candidate::Shares { .. } => (NONE, NONE),
+            };
+            self.profile.push(profile);
+            self.slot.push(slot);
+        }
+    }
+
+    fn push_gpu(&mut self, cluster: &Cluster, gpu: &Gpu) {
+        let (used, warm, mig) = match &gpu.layout {
+            Layout::Shares { .. } => (0, 0, 0),
+            Layout::Mig { used, warm, .. } => (u32::from(used.0), u32::from(warm.0), 1),
+        };
+        self.model.push(gpu.model.0);
+        self.free.push(gpu.free_milli(cluster.models().slots(gpu.model)));
+        self.used_slots.push(used);
+        self.warm_slots.push(warm);
+        self.mig.push(mig);
+    }
+
+    /// Rows of nodes so far.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.cpu_free.len()
+    }
+
+    /// The question as a policy reads it.
+    #[must_use]
+    pub fn view(&self, seed: u32) -> View<'_> {
+        let (fixed, demands) = (&self.fixed, &self.demands);
+        View {
+            seed,
+            models: Models { gpus: &fixed.gpus, memory: &fixed.memory, slots: &fixed.slots },
+            profiles: Profiles {
+                model: &fixed.profile_model,
+                size: &fixed.profile_size,
+                compute: &fixed.profile_compute,
+                memory: &fixed.profile_memory,
+                starts: &fixed.profile_starts,
+            },
+            nodes: Nodes {
+                cpu_free: &self.cpu_free,
+                cpu_capacity: &self.cpu_capacity,
+                memory_free: &self.memory_free,
+                memory_capacity: &self.memory_capacity,
+                gpu_pods: &self.gpu_pods,
+                like_pods: &self.like_pods,
+                gpu_start: &self.gpu_start,
+            },
+            gpus: Gpus { model: &self.model, free: &self.free, used_slots: &self.used_slots, warm_slots: &self.warm_slots, mig: &self.mig },
+            demands: Demands {
+                cpu: &demands.cpu,
+                memory: &demands.memory,
+                count: &demands.count,
+                milli: &demands.milli,
+                weight: &demands.weight,
+                model_start: &demands.model_start,
+                models: &demands.models,
+                profile_start: &demands.profile_start,
+                profiles: &demands.profiles,
+            },
+        }
+    }
+
+    /// The candidates of the question.
+    #[must_use]
+    pub fn candidates(&self) -> Candidates<'_> {
+        Candidates { node: &self.node, gpu: &self.gpu, profile: &self.profile, slot: &self.slot }
+    }
+
+    fn fix(&mut self, cluster: &Cluster) {
+        self.fixed = Fixed::default();
+        for (model, gpus) in cluster.models().iter() {
+            self.fixed.gpus.push(gpus);
+            self.fixed.memory.push(model.memory_mib);
+            self.fixed.slots.push(model.grid.as_ref().map_or(0, |grid| u32::from(grid.slots)));
+        }
+        for &(model, row) in cluster.models().profiles() {
+            let Some(profile) = cluster.models().grid(model).map(|grid| &grid.profiles[usize::from(row)]) else { continue };
+            self.fixed.profile_model.push(model.0);
+            self.fixed.profile_size.push(u32::from(profile.size));
+            self.fixed.profile_compute.push(u32::from(profile.compute));
+            self.fixed.profile_memory.push(profile.memory_mib);
+            self.fixed.profile_starts.push(u32::from(profile.start_mask().0));
+        }
+        self.demands.truncate(0);
+        for &(demand, weight) in cluster.mix().0 {
+            self.demands.push(cluster.demands().get(demand), weight);
+        }
+    }
+}
+
+impl DemandColumns {
+    fn truncate(&mut self, rows: usize) {
+        for column in [&mut self.cpu, &mut self.memory, &mut self.count, &mut self.milli, &mut self.weight] {
+            column.truncate(rows);
+        }
+        for (start, values) in [(&mut self.model_start, &mut self.models), (&mut self.profile_start, &mut self.profiles)] {
+            start.truncate(rows + 1);
+            if start.is_empty() {
+                start.push(0);
+            }
+            values.truncate(start[start.len() - 1] as usize);
+        }
+    }
+
+    fn push(&mut self, entry: &Entry, weight: u32) {
+        let (count, milli) = match entry.demand.gpu {
+            GpuAsk::None => (0, 0),
+            GpuAsk::Share { count, milli } => (count, milli),
+            GpuAsk::Mig { .. } => (1, 0),
+        };
+        self.cpu.push(entry.demand.cpu_milli);
+        self.memory.push(entry.demand.memory_mib);
+        self.count.push(count);
+        self.milli.push(milli);
+        self.weight.push(weight);
+        self.models.extend(entry.models.iter().map(|model| model.0));
+        if entry.no_model {
+            // Models that no node has: a number past the last row, which accepts nothing.
+            self.models.push(NONE);
+        }
+        self.model_start.push(self.models.len() as u32);
+        self.profiles.extend(entry.profiles.iter().map(|profile| profile.0));
+        self.profile_start.push(self.profiles.len() as u32);
+    }
+}

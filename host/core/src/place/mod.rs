@@ -1,0 +1,15 @@
+//! Where a pod goes: candidates, the ranking of nodes by a policy's scores, the choice.
+//!
+//! A policy is asked only about nodes that changed since it was last asked about the same demand. Its scores stay in a [`Ranking`], one
+//! for each (revision, demand), a tournament tree over the nodes in the fixed order: the best node is read off the root, and a change of
+//! one node costs one question about that node and log₂(nodes) comparisons. Work per decision thus follows what changed, not the size
+//! of the cluster.
+
+mod candidates;
+mod columns;
+mod ranking;
+mod tournament;
+
+pub use candidates::{Candidate, enumerate};
+pub use columns::Columns;
+pub use ranking::{Choice, Rankings};

@@ -1,0 +1,222 @@
+//! The only port of the core: what it asks of a strategy, in columns of integers.
+//!
+//! The shapes are those of `wit/policy.wit` (package `partita:policy`), borrowed instead of owned, so that a Wasm host lowers them with
+//! one copy a column and a native policy reads them with none. Row numbers, units and the meaning of every column are documented there.
+
+use std::fmt;
+
+/// A row number that stands for "none".
+pub const NONE: u32 = u32::MAX;
+/// Scores lie within plus and minus this bound; the checker refuses an answer with a score outside.
+pub const SCORE_MAX: i32 = 1_000_000;
+
+/// GPU models; row = model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Models<'a> {
+    /// GPUs of this model in the cluster.
+    pub gpus: &'a [u32],
+    /// Memory of one GPU, MiB.
+    pub memory: &'a [u32],
+    /// Memory slots of the MIG grid; 0 without MIG.
+    pub slots: &'a [u32],
+}
+
+/// MIG profiles; row = profile.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Profiles<'a> {
+    /// Row of [`Models`].
+    pub model: &'a [u32],
+    /// Memory slots of one partition.
+    pub size: &'a [u32],
+    /// Compute slices of one partition.
+    pub compute: &'a [u32],
+    /// Memory of one partition, MiB.
+    pub memory: &'a [u32],
+    /// Bit mask of first slots.
+    pub starts: &'a [u32],
+}
+
+/// Nodes of this question; row = node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nodes<'a> {
+    /// Free cpu, milli-cores.
+    pub cpu_free: &'a [u32],
+    /// Allocatable cpu, milli-cores.
+    pub cpu_capacity: &'a [u32],
+    /// Free memory, MiB.
+    pub memory_free: &'a [u32],
+    /// Allocatable memory, MiB.
+    pub memory_capacity: &'a [u32],
+    /// Pods on the node that use GPUs.
+    pub gpu_pods: &'a [u32],
+    /// Those of them that use GPUs as the asked demand does: a share, the same number of whole GPUs, or the same MIG profile.
+    pub like_pods: &'a [u32],
+    /// Offsets into [`Gpus`], one longer than the rows.
+    pub gpu_start: &'a [u32],
+}
+
+/// GPUs of the nodes of this question, node by node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gpus<'a> {
+    /// Row of [`Models`].
+    pub model: &'a [u32],
+    /// Free share, milli-GPU.
+    pub free: &'a [u32],
+    /// Slots of MIG partitions in use, as a bit mask.
+    pub used_slots: &'a [u32],
+    /// Slots of warm MIG partitions, as a bit mask.
+    pub warm_slots: &'a [u32],
+    /// 1 if cut by MIG.
+    pub mig: &'a [u32],
+}
+
+/// The expected mix, then the demand asked about; row = demand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands<'a> {
+    /// Cpu of one pod, milli-cores.
+    pub cpu: &'a [u32],
+    /// Memory of one pod, MiB.
+    pub memory: &'a [u32],
+    /// GPUs or partitions of one pod.
+    pub count: &'a [u32],
+    /// Share of each GPU, milli-GPU; 0 for MIG.
+    pub milli: &'a [u32],
+    /// Weight in the expected mix.
+    pub weight: &'a [u32],
+    /// Offsets into `models`, one longer than the rows.
+    pub model_start: &'a [u32],
+    /// Accepted rows of [`Models`]; an empty range accepts all.
+    pub models: &'a [u32],
+    /// Offsets into `profiles`, one longer than the rows.
+    pub profile_start: &'a [u32],
+    /// Rows of [`Profiles`] that serve the demand.
+    pub profiles: &'a [u32],
+}
+
+/// What a policy sees of the cluster in one question.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct View<'a> {
+    /// The only randomness, drawn by the host for each decision.
+    pub seed: u32,
+    /// GPU models of the cluster.
+    pub models: Models<'a>,
+    /// MIG profiles of those models.
+    pub profiles: Profiles<'a>,
+    /// Nodes of this question.
+    pub nodes: Nodes<'a>,
+    /// Their GPUs.
+    pub gpus: Gpus<'a>,
+    /// The expected mix and the demand asked about.
+    pub demands: Demands<'a>,
+}
+
+/// Feasible places for one pod; row = candidate. Those of a node are adjacent, the tightest first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidates<'a> {
+    /// Row of [`Nodes`].
+    pub node: &'a [u32],
+    /// Row of [`Gpus`], or [`NONE`].
+    pub gpu: &'a [u32],
+    /// Row of [`Profiles`], or [`NONE`].
+    pub profile: &'a [u32],
+    /// First slot, or [`NONE`].
+    pub slot: &'a [u32],
+}
+
+/// Names a revision (module + settings + limits) within one run; the key of everything that is cached of its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u32);
+
+/// Which parts of a question the answers of a revision depend on beyond the nodes themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The seed: such answers are never cached, and each question holds every feasible node.
+    pub seed: bool,
+    /// The expected mix: cached answers fall when it changes.
+    pub mix: bool,
+}
+
+/// Why a policy gave no usable answer. Each cause is counted apart; all lead to the next policy of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// It declined: a normal answer.
+    Declined,
+    /// It trapped (a panic, an out-of-bounds access, a stack overflow).
+    Trap,
+    /// It used up its fuel.
+    Fuel,
+    /// It ran past its wall-clock deadline.
+    Deadline,
+    /// It wanted more memory than its limit.
+    Memory,
+    /// Its reply was larger than its limit.
+    Oversize,
+    /// Its answer was wrong: too short, too long or out of range.
+    Invalid,
+    /// It answered the same question in two ways.
+    Impure,
+    /// It was switched off after earlier failures.
+    Quarantined,
+}
+
+impl Cause {
+    /// Every cause, in the order in which reports list them.
+    pub const ALL: [Self; 9] = [
+        Self::Declined,
+        Self::Trap,
+        Self::Fuel,
+        Self::Deadline,
+        Self::Memory,
+        Self::Oversize,
+        Self::Invalid,
+        Self::Impure,
+        Self::Quarantined,
+    ];
+
+    /// The name in reports and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Declined => "declined",
+            Self::Trap => "trap",
+            Self::Fuel => "fuel",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Oversize => "oversize",
+            Self::Invalid => "invalid",
+            Self::Impure => "impure",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A question that a policy did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}: {detail}")]
+pub struct Fault {
+    /// What kind of failure it was.
+    pub cause: Cause,
+    /// What happened, for a person.
+    pub detail: String,
+}
+
+/// A partitioning strategy: a pure function of its arguments. The only trait of the core.
+pub trait Partitioner {
+    /// The key under which answers are cached.
+    fn revision(&self) -> Revision;
+    /// What the answers depend on.
+    fn reads(&self) -> Reads;
+    /// Writes one score a candidate into `scores` (cleared first): places for a pod of demand row `demand`.
+    ///
+    /// # Errors
+    /// A [`Fault`] when there is no usable answer; `scores` is then meaningless.
+    fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault>;
+    /// The core refused the last answer as a whole: the strategy takes note and is trusted less.
+    fn refused(&mut self, fault: &Fault);
+}
