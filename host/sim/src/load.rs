@@ -1,0 +1,58 @@
+//! Files to input: which format a file has is read off its first line.
+
+use std::path::Path;
+
+use crate::{
+    Cluster, SimError, Times, Workload,
+    openb::{self, Arrivals},
+    text,
+};
+
+/// Reads a cluster (our TOML, or openb's table of nodes), a workload (our CSV or JSON Lines, or openb's table of pods) and, if given, an
+/// openb arrivals file, which replaces the times of the workload and orders the nodes. `times` says how an openb workload is played
+/// without one.
+///
+/// # Errors
+/// [`SimError`] with the file, the line, the value and the remedy.
+pub fn load(cluster: &Path, workload: &Path, arrivals: Option<&Path>, times: Times) -> Result<(Cluster, Workload), SimError> {
+    let cluster = cluster_file(cluster)?;
+    let times = if arrivals.is_some() { Times::Order } else { times };
+    let workload = workload_file(workload, times)?;
+    let Some(path) = arrivals else { return Ok((cluster, workload)) };
+    let arrivals = arrivals_file(path)?;
+    Ok((cluster.ranked(&arrivals)?, workload.arriving(&arrivals)?))
+}
+
+fn cluster_file(path: &Path) -> Result<Cluster, SimError> {
+    let name = path.display().to_string();
+    let bytes = text::read(path, text::TABLE_MAX)?;
+    let parsed = if openb::is_nodes(first_line(&bytes)) { openb::parse_nodes(&name, &bytes) } else { Cluster::parse(&name, &bytes) };
+    Ok(Cluster { name: short(path), ..parsed? })
+}
+
+fn workload_file(path: &Path, times: Times) -> Result<Workload, SimError> {
+    let name = path.display().to_string();
+    let bytes = text::read(path, text::TABLE_MAX)?;
+    let parsed = if openb::is_pods(first_line(&bytes)) { openb::parse_pods(&name, &bytes, times) } else { Workload::parse(&name, &bytes) };
+    Ok(Workload { name: short(path), ..parsed? })
+}
+
+fn arrivals_file(path: &Path) -> Result<Arrivals, SimError> {
+    let bytes = text::read(path, text::TABLE_MAX)?;
+    Ok(openb::parse_arrivals(&path.display().to_string(), &bytes)?)
+}
+
+/// The name of a file without its folders: what reports call it.
+fn short(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The first line that is not blank, if it is text of a length that a header may have; else nothing.
+fn first_line(bytes: &[u8]) -> &str {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let line = bytes.split(|&byte| byte == b'\n').next().filter(|line| line.len() < HEADER_MAX);
+    line.and_then(|line| std::str::from_utf8(line).ok()).unwrap_or("")
+}
+
+/// The longest header, bytes: several times that of openb's pods.
+const HEADER_MAX: usize = 4096;

@@ -1,0 +1,188 @@
+//! Pods that come and go: our own format, and what every format becomes.
+
+use std::collections::HashMap;
+
+use partita_core::model::{Demand, GpuAsk, MILLI, PodSpec, node::GPUS_MAX};
+
+use crate::{
+    amount::{self, Round},
+    error::{Fault, InputError},
+    mix::{self, Mix},
+    openb::Arrivals,
+    table::{self, Column, Notation, Row, optional, required},
+    text,
+};
+
+/// The most pods of a workload, and the most arrivals: a year of a large cluster, and about half a GiB here.
+pub const PODS_MAX: usize = 1_000_000;
+
+/// One arrival of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Row of [`Workload::pods`].
+    pub row: u32,
+    /// When it comes, milliseconds of virtual time.
+    pub at_ms: u64,
+    /// How long it runs once placed, milliseconds; none if it stays.
+    pub lifetime_ms: Option<u64>,
+}
+
+/// What a run plays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// What it is called in reports: the name of its file.
+    pub name: String,
+    /// Pods in the order of the file.
+    pub pods: Vec<PodSpec>,
+    /// When they come, in order of time.
+    pub arrivals: Vec<Arrival>,
+    /// What policies are told to expect.
+    pub mix: Mix,
+}
+
+const COLUMNS: [Column; 11] = [
+    required("name"),
+    optional("namespace"),
+    optional("priority"),
+    required("cpu"),
+    required("memory"),
+    optional("gpus"),
+    optional("gpu_milli"),
+    optional("mig"),
+    optional("models"),
+    required("arrival"),
+    optional("lifetime"),
+];
+
+impl Workload {
+    /// Reads our own format (FORMATS.md) from the bytes of the file called `file`. JSON Lines are told from CSV by their first character.
+    ///
+    /// # Errors
+    /// [`InputError`] with line, column, value and remedy.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, InputError> {
+        let text = text::checked(file, bytes, text::TABLE_MAX)?;
+        let notation = if text.trim_start().starts_with('{') { Notation::JsonLines } else { Notation::Csv };
+        let mut pods = Vec::new();
+        let mut arrivals = Vec::new();
+        let mut names = Names::default();
+        table::rows(file, text, notation, &COLUMNS, PODS_MAX, |row| {
+            let pod = pod(row)?;
+            names.add(&pod, row.line)?;
+            let at_ms = row.read(9, amount::seconds_ms)?;
+            let lifetime_ms = row.maybe(10, amount::seconds_ms)?;
+            arrivals.push(Arrival { row: pods.len() as u32, at_ms, lifetime_ms });
+            pods.push(pod);
+            Ok(())
+        })?;
+        if pods.is_empty() {
+            return Err(Fault::new("has no pods", "add a line for each pod below the header").at(file, None));
+        }
+        arrivals.sort_by_key(|arrival| arrival.at_ms);
+        let spellings: Vec<String> = pods.iter().map(|pod| pod.demand.models.join("|")).collect();
+        let mix = mix::expected(pods.iter().zip(&spellings).map(|(pod, spelling)| (&pod.demand, spelling.as_str())));
+        Ok(Self { name: file.into(), pods, arrivals, mix })
+    }
+
+    /// The workload with its pods arriving as `arrivals` says instead: in that order, repeats included, one each second, to stay.
+    ///
+    /// # Errors
+    /// [`InputError`] if a row is named that the workload lacks.
+    pub fn arriving(mut self, arrivals: &Arrivals) -> Result<Self, InputError> {
+        if let Some(place) = arrivals.order.iter().position(|&row| row as usize >= self.pods.len()) {
+            let problem = format!("is place {} of the order, and {} has {} pods", place + 1, self.name, self.pods.len());
+            let fault = Fault::new(problem, "use the arrivals file of this workload").value(&arrivals.order[place].to_string());
+            return Err(fault.at(&arrivals.file, 1));
+        }
+        let arrival = |(second, &row): (usize, &u32)| Arrival { row, at_ms: second as u64 * 1000, lifetime_ms: None };
+        self.arrivals = arrivals.order.iter().enumerate().map(arrival).collect();
+        Ok(self)
+    }
+
+    /// The pods written back in our own format, as CSV.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        let mut out = COLUMNS.map(|column| column.name).join(",");
+        out.push('\n');
+        for arrival in &self.arrivals {
+            out.push_str(&csv_row(&self.pods[arrival.row as usize], *arrival));
+        }
+        out
+    }
+}
+
+fn pod(row: &Row<'_>) -> Result<PodSpec, Fault> {
+    let name = row.read(0, |text| amount::name(text).map(str::to_owned))?;
+    let namespace = row.maybe(1, |text| amount::name(text).map(str::to_owned))?.unwrap_or_else(|| "default".into());
+    let priority = row.maybe(2, |text| amount::signed(text, "priority"))?.unwrap_or(0);
+    let cpu_milli = row.read(3, amount::cpu_milli)?;
+    let memory_mib = row.read(4, |text| amount::memory_mib(text, Round::Up))?;
+    let models = row.maybe(8, amount::models)?.unwrap_or_default();
+    let demand = Demand { cpu_milli, memory_mib, gpu: gpu(row)?, models };
+    let demand = demand.validated().map_err(|error| Fault::new(error.to_string(), ""))?;
+    Ok(PodSpec { name, namespace, priority, demand })
+}
+
+fn gpu(row: &Row<'_>) -> Result<GpuAsk, Fault> {
+    let count = row.maybe(5, |text| amount::count32(text, GPUS_MAX, "GPUs"))?.unwrap_or(0);
+    let milli = row.maybe(6, |text| amount::count32(text, MILLI, "milli-GPU"))?;
+    let profile = row.maybe(7, |text| amount::name(text).map(str::to_owned))?;
+    match (count, milli, profile) {
+        (0, None | Some(0), None) => Ok(GpuAsk::None),
+        (0, Some(milli), None) => Err(Fault::new("is a share of no GPU", "set gpus to 1").value(&milli.to_string()).column("gpu_milli")),
+        (0, None | Some(0), Some(profile)) => Ok(GpuAsk::Mig { profile }),
+        (_, _, Some(profile)) => {
+            let remedy = "ask for a partition (mig) or for GPUs (gpus, gpu_milli)";
+            Err(Fault::new("is asked for beside GPUs or a share", remedy).value(&profile).column("mig"))
+        }
+        (_, Some(0), None) => Err(Fault::new("is no share of a GPU", "write 1 to 1000").value("0").column("gpu_milli")),
+        (count, milli, None) => Ok(GpuAsk::Share { count, milli: milli.unwrap_or(MILLI) }),
+    }
+}
+
+fn csv_row(pod: &PodSpec, arrival: Arrival) -> String {
+    let (gpus, milli, mig) = match &pod.demand.gpu {
+        GpuAsk::None => (String::new(), String::new(), String::new()),
+        GpuAsk::Share { count, milli: MILLI } => (count.to_string(), String::new(), String::new()),
+        GpuAsk::Share { count, milli } => (count.to_string(), milli.to_string(), String::new()),
+        GpuAsk::Mig { profile } => (String::new(), String::new(), profile.clone()),
+    };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let record = [
+        pod.name.clone(),
+        pod.namespace.clone(),
+        pod.priority.to_string(),
+        format!("{}m", pod.demand.cpu_milli),
+        format!("{}Mi", pod.demand.memory_mib),
+        gpus,
+        milli,
+        mig,
+        pod.demand.models.join("|"),
+        seconds(arrival.at_ms),
+        arrival.lifetime_ms.map(seconds).unwrap_or_default(),
+    ];
+    // Writing to memory cannot fail.
+    let written = writer.write_record(record).ok().and_then(|()| writer.into_inner().ok());
+    written.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+/// Milliseconds as the shortest decimal number of seconds.
+pub(crate) fn seconds(ms: u64) -> String {
+    let text = format!("{}.{:03}", ms / 1000, ms % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Names seen so far, with their line.
+#[derive(Default)]
+pub(crate) struct Names(HashMap<(String, String), u64>);
+
+impl Names {
+    pub(crate) fn add(&mut self, pod: &PodSpec, line: u64) -> Result<(), Fault> {
+        match self.0.insert((pod.namespace.clone(), pod.name.clone()), line) {
+            Some(first) => {
+                let problem = format!("is the name of the pod in line {first} too");
+                Err(Fault::new(problem, "give each pod of a namespace its own name").value(&pod.name).column("name"))
+            }
+            None => Ok(()),
+        }
+    }
+}
