@@ -1,0 +1,156 @@
+//! The command line: what can be said, and the help that says so.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::spec::PolicySpec;
+
+/// Exit codes, for the end of `--help`.
+const EXIT: &str = "Exit codes: 0 done; 1 the command could not do its job (the message says why); 2 the command line was wrong.";
+
+/// partita makes GPUs in Kubernetes stop idling: it cuts them into partitions for the pods that wait, by policies that are WebAssembly
+/// components.
+#[derive(Debug, Parser)]
+#[command(name = "partita", version, after_help = EXIT, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// More about what happens, on standard error (-vv for everything).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// When to use colours.
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true, value_name = "WHEN")]
+    pub color: Color,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to print a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A table for people.
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Schedule a workload on a simulated cluster, under several policies side by side.
+    Simulate(Simulate),
+    /// Write the sample cluster and workload that `simulate` runs by default.
+    Sample(Sample),
+    /// Look at policies: what is bundled, whether a component is one, what it costs.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Compile a component read from standard input under limits. Run by partita itself, in a process of its own.
+    #[command(hide = true, name = partita_policy::Compiler::SUBCOMMAND)]
+    Compile,
+}
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  partita simulate
+      The bundled sample under several policies; writes report.html.
+  partita simulate --policy fragmentation --policy first-fit --policy ./mine.wasm
+      A policy of your own beside two bundled ones.
+  partita simulate --cluster cluster.toml --workload pods.csv --report out.html
+      Your own cluster and pods; host/sim/FORMATS.md describes the files.
+  partita simulate --cluster nodes.csv --workload pods/default.csv --arrivals arrivals/default-42.txt -o json
+      The Alibaba openb trace (USENIX ATC'23) in its published order of arrival.
+  partita simulate --policy fragmentation:scoring=fgd
+      A policy with settings: KEY=VALUE, comma-separated.";
+
+/// Arguments of `partita simulate`.
+#[derive(Debug, Args)]
+#[command(after_help = SIMULATE_EXAMPLES)]
+pub(crate) struct Simulate {
+    /// The cluster: partita's TOML, or openb's nodes CSV. Without it, the bundled sample.
+    #[arg(long, value_name = "FILE", requires = "workload")]
+    pub cluster: Option<PathBuf>,
+    /// The pods: partita's CSV or JSON lines, or openb's pods CSV.
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    pub workload: Option<PathBuf>,
+    /// An openb order of arrival: pods arrive one by one, never leave, and are dropped if they do not fit.
+    #[arg(long, value_name = "FILE", requires = "workload")]
+    pub arrivals: Option<PathBuf>,
+    /// A bundled policy or a component file, with settings after a colon; repeat to compare. [default: fragmentation, first-fit,
+    /// best-fit, spread]
+    #[arg(long, value_name = "NAME|FILE.wasm[:KEY=VALUE,...]")]
+    pub policy: Vec<PolicySpec>,
+    /// Run bundled policies as native code instead of WebAssembly.
+    #[arg(long)]
+    pub native: bool,
+    /// Seed of the random numbers that policies are given; equal seeds give equal results.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Where to write the HTML report. [default: report.html for the sample, none otherwise]
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// How to print the comparison.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    pub output: Output,
+    /// Print the comparison as JSON: short for `-o json`.
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+    /// No progress bar, even on a terminal.
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+/// Arguments of `partita sample`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  partita sample --seed 7 --out my-sample && \\\n    partita simulate --cluster my-sample/cluster.toml --workload my-sample/workload.csv"
+)]
+pub(crate) struct Sample {
+    /// Seed of the generator; the bundled sample has the default.
+    #[arg(long, default_value_t = partita_sim::sample::SEED)]
+    pub seed: u64,
+    /// Folder to write cluster.toml and workload.csv into; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Overwrite files that are there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// List the bundled policies.
+    List {
+        /// How to print the list.
+        #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Check a component stage by stage: size, imports, world, limits, compilation, settings.
+    #[command(after_help = "Example:\n  partita policy check mine.wasm:step=200")]
+    Check {
+        /// The component file, or the name of a bundled policy, with settings after a colon.
+        #[arg(value_name = "FILE[:KEY=VALUE,...]")]
+        policy: PolicySpec,
+        /// How to print the result.
+        #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Measure what a policy costs: fuel, time and memory at 100, 1,000 and 8,000 GPUs.
+    #[command(after_help = "Example:\n  partita policy bench fragmentation -o json")]
+    Bench {
+        /// The component file, or the name of a bundled policy, with settings after a colon.
+        #[arg(value_name = "FILE[:KEY=VALUE,...]")]
+        policy: PolicySpec,
+        /// How to print the figures.
+        #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+        output: Output,
+    },
+}

@@ -1,0 +1,58 @@
+//! The `partita` program: arguments and wiring. What it does lies in the crates that it joins.
+
+mod args;
+mod output;
+mod policy;
+mod sample;
+mod simulate;
+mod spec;
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Color, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Compile) {
+        // Before anything else is set up: this process reads hostile bytes under limits and does nothing more.
+        return partita_policy::compile_main();
+    }
+    log(cli.verbose);
+    output::colors(cli.color != Color::Never && (cli.color == Color::Always || output::terminal_wants_color()));
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Sample(arguments) => sample::run(&arguments),
+        Command::Policy(command) => policy::run(command),
+        Command::Compile => unreachable!("handled before anything else"),
+    }
+}
+
+/// Logs to standard error. `PARTITA_LOG` takes the place of `-v`, in the syntax of tracing's `EnvFilter`.
+fn log(verbose: u8) {
+    let level = ["warn", "info", "debug"].get(usize::from(verbose)).unwrap_or(&"trace");
+    let filter = EnvFilter::try_from_env("PARTITA_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+}
+
+/// The reader of our output went away, as `head` does: nothing is wrong.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,12 @@
+//! Benchmarks of partita. Each is one command of the program beside this library, prints a table, and writes the same as JSON.
+//!
+//! Counts, percentages and fuel are exact. A time counts only as a ratio within one run: what is compared runs in turns on the same
+//! machine, and no test depends on it.
+//!
+//! - [`openb`]: the published allocation of every baseline on the Alibaba trace, reproduced; our default policy beside it; what WebAssembly
+//!   costs.
+//! - [`wasm`]: what the policy host costs and what it stops.
+
+pub mod openb;
+pub mod table;
+pub mod wasm;

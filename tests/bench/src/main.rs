@@ -1,0 +1,239 @@
+//! The benchmarks' command line.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use partita_bench::{
+    openb::{self, BASELINES, Done, SEEDS, TRACES},
+    table,
+};
+use serde::Serialize;
+
+/// Benchmarks of partita: each prints a table and writes JSON beside it.
+#[derive(Debug, Parser)]
+#[command(name = "partita-bench", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Bench,
+    /// Folder for the JSON files.
+    #[arg(long, default_value = "target/bench", global = true, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// The published baselines on the openb trace, from our simulator: largest difference per policy.
+    OpenbBaselines {
+        /// Folder of the trace.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+    /// Our default policy on the openb trace beside the published FGD and first-fit, and the time it takes.
+    OpenbFragmentation {
+        /// Folder of the trace.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+    /// What WebAssembly costs on the openb trace: time of decisions as components over the same as native code.
+    OpenbTax {
+        /// Folder of the trace.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Policies to compare.
+        #[arg(long, default_values = ["fragmentation", "first-fit", "best-fit"])]
+        policy: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool> {
+    match &cli.command {
+        Bench::OpenbBaselines { data } => baselines(&openb::data(data.clone()), &cli.out),
+        Bench::OpenbFragmentation { data } => fragmentation(&openb::data(data.clone()), &cli.out),
+        Bench::OpenbTax { data, policy } => tax(&openb::data(data.clone()), policy, &cli.out),
+    }
+}
+
+fn baselines(data: &Path, out: &Path) -> Result<bool> {
+    let host = openb::host(&compiler()?)?;
+    let jobs: Vec<_> =
+        BASELINES.iter().flat_map(|baseline| openb::jobs(baseline.policy, baseline.settings, false, &TRACES, &SEEDS)).collect();
+    let bar = bar(jobs.len());
+    let done = openb::run_all(&host, data, &jobs, threads(), &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    let rows = openb::reproduce(&done, &openb::published(data)?)?;
+    let mut titles = vec!["POLICY", "RUNS", "LARGEST DIFFERENCE", "ALLOWED", "AT"];
+    titles.extend(TRACES);
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let allowed = row.tolerance.map_or("(draws differ)".to_owned(), |tolerance| format!("{tolerance:.2}"));
+            let mut cells = vec![row.published.clone(), row.runs.to_string(), format!("{:.3}", row.largest), allowed, row.at.clone()];
+            cells.extend(row.means.iter().map(|mean| format!("{mean:.2}")));
+            cells
+        })
+        .collect();
+    say("Largest difference from the published allocation, percentage points, over 80 to 130 % asked for; then mean allocation at 100 %\n");
+    say(&table::render(&titles, &cells));
+    finish(out, "openb-baselines", &rows)?;
+    Ok(rows.iter().all(openb::Reproduced::holds))
+}
+
+/// The figures of `openb-fragmentation`.
+#[derive(Serialize)]
+struct Fragmentation {
+    traces: [&'static str; 5],
+    seeds: [u32; 5],
+    fragmentation: Vec<f64>,
+    fgd_published: Vec<f64>,
+    first_fit: Vec<f64>,
+    mean: f64,
+    mean_of_better_peer: f64,
+    seconds: f64,
+    threads: usize,
+    decisions: usize,
+}
+
+fn fragmentation(data: &Path, out: &Path) -> Result<bool> {
+    let host = openb::host(&compiler()?)?;
+    let bar = bar(2 * TRACES.len() * SEEDS.len());
+    let (ours, seconds) = openb::whole(&host, data, "fragmentation", threads(), &|| bar.inc(1))?;
+    let (first_fit, _) = openb::whole(&host, data, "first-fit", threads(), &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    let means = |done: &[Done]| openb::means_at_100(&done.iter().collect::<Vec<_>>());
+    let figures = Fragmentation {
+        traces: TRACES,
+        seeds: SEEDS,
+        fragmentation: means(&ours)?,
+        fgd_published: published_means(data, "06-FGD")?,
+        first_fit: means(&first_fit)?,
+        mean: 0.0,
+        mean_of_better_peer: 0.0,
+        seconds,
+        threads: threads(),
+        decisions: ours.iter().map(|run| run.result.decisions).sum(),
+    };
+    let better: Vec<f64> = figures.fgd_published.iter().zip(&figures.first_fit).map(|(a, b)| a.max(*b)).collect();
+    let average = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let figures = Fragmentation { mean: average(&figures.fragmentation), mean_of_better_peer: average(&better), ..figures };
+    let row = |name: &str, values: &[f64]| {
+        let mut cells = vec![name.to_owned()];
+        cells.extend(values.iter().chain([&average(values)]).map(|value| format!("{value:.2}")));
+        cells
+    };
+    let mut titles = vec!["MEAN ALLOCATION AT 100 %"];
+    titles.extend(TRACES);
+    titles.push("MEAN");
+    let rows = [
+        row("fragmentation", &figures.fragmentation),
+        row("FGD (published)", &figures.fgd_published),
+        row("first-fit", &figures.first_fit),
+        row("better of the two", &better),
+    ];
+    say(&table::render(&titles, &rows));
+    say(&format!(
+        "\n{} runs of fragmentation through its component: {:.1} s on {} threads, {} decisions",
+        TRACES.len() * SEEDS.len(),
+        figures.seconds,
+        figures.threads,
+        figures.decisions
+    ));
+    finish(out, "openb-fragmentation", &figures)?;
+    Ok(figures.fragmentation.iter().zip(&better).all(|(ours, peer)| ours >= peer))
+}
+
+fn published_means(data: &Path, policy: &str) -> Result<Vec<f64>> {
+    let table = openb::published(data)?;
+    TRACES
+        .iter()
+        .map(|trace| {
+            let figure = |seed| table.get(&((*trace).to_owned(), policy.to_owned(), seed)).map(|row| row[3]);
+            let figures: Vec<f64> = SEEDS.into_iter().filter_map(figure).collect();
+            ensure!(figures.len() == SEEDS.len(), "the published table lacks seeds of {policy} on {trace}");
+            Ok(figures.iter().sum::<f64>() / figures.len() as f64)
+        })
+        .collect()
+}
+
+fn tax(data: &Path, policies: &[String], out: &Path) -> Result<bool> {
+    let host = openb::host(&compiler()?)?;
+    let bar = bar(policies.len() * TRACES.len() * SEEDS.len());
+    let mut rows = Vec::new();
+    for name in policies {
+        let policy = partita_policy::bundled::by_name(name).with_context(|| format!("no bundled policy is called {name}"))?;
+        rows.push(openb::tax(&host, data, policy.name, &SEEDS, &|| bar.inc(1))?);
+    }
+    bar.finish_and_clear();
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let per = |seconds: f64| format!("{:.2}", seconds * 1e6 / row.decisions as f64);
+            let middle = row.ratios[row.ratios.len() / 2];
+            vec![
+                row.policy.clone(),
+                row.decisions.to_string(),
+                per(row.component_s),
+                per(row.native_s),
+                format!("{:.3}", row.ratio),
+                format!("{middle:.3}"),
+                format!("{:.3} to {:.3}", row.ratios[0], row.ratios[row.ratios.len() - 1]),
+            ]
+        })
+        .collect();
+    let titles = ["POLICY", "DECISIONS", "COMPONENT US", "NATIVE US", "RATIO", "MEDIAN OF PAIRS", "PAIRS"];
+    say(&table::render(&titles, &cells));
+    finish(out, "openb-tax", &rows)?;
+    Ok(true)
+}
+
+/// The `partita` program of the same build, which compiles components; built here if it is not there.
+fn compiler() -> Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name(format!("partita{}", std::env::consts::EXE_SUFFIX));
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--package", "partita"]).args((!cfg!(debug_assertions)).then_some("--release"));
+    if !build.status().context("cargo, which builds the compiler of components, does not start")?.success() || !program.exists() {
+        bail!("{} is not there and could not be built; run cargo build --release --package partita", program.display());
+    }
+    Ok(program)
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn bar(total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} runs  {eta} left");
+    ProgressBar::new(total as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn finish(out: &Path, name: &str, value: &impl Serialize) -> Result<()> {
+    let path = out.join(format!("{name}.json"));
+    table::write_json(&path, value)?;
+    say(&format!("\nwritten: {}", path.display()));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the product of a benchmark is what it prints")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "errors go to standard error")]
+fn say_error(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

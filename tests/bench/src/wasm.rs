@@ -1,0 +1,1 @@
+//! What the policy host costs and what it stops.
