@@ -44,12 +44,12 @@ impl Shortage {
 
     fn phrase(self) -> &'static str {
         match self {
-            Self::Model => "have no GPU of an accepted model and cut",
-            Self::Size => "are too small even when idle",
-            Self::Gpu => "have too little GPU left",
-            Self::Shape => "have the slots but not in one place",
-            Self::Memory => "are short of memory",
-            Self::Cpu => "are short of cpu",
+            Self::Model => "without a GPU of an accepted model and cut",
+            Self::Size => "too small even when idle",
+            Self::Gpu => "with too little GPU left",
+            Self::Shape => "with the slots but not in one place",
+            Self::Memory => "short of memory",
+            Self::Cpu => "short of cpu",
         }
     }
 }

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! - [`model`]: ids, GPU models and MIG grids, nodes, demands.
+//! - [`layout`]: the algebra of MIG layouts: what fits, where, and who would have to go or move.
 //! - [`state`]: the cluster as events tell it. A bad event is refused with a reason and changes nothing.
 //! - [`queue`]: pods that wait, by priority, then age.
 //! - [`place`]: candidates, the cached ranking of nodes for each (revision, demand), the choice.
@@ -20,6 +21,7 @@
 
 pub mod check;
 pub mod explain;
+pub mod layout;
 pub mod model;
 pub mod place;
 pub mod policy;

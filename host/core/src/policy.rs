@@ -21,6 +21,20 @@ pub struct Models<'a> {
     pub slots: &'a [u32],
 }
 
+/// Shapes of nodes: nodes with as many GPUs of a model and as much cpu have one shape; row = shape. A node with GPUs of two models counts
+/// in a shape of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shapes<'a> {
+    /// Row of [`Models`].
+    pub model: &'a [u32],
+    /// GPUs of that model on one node.
+    pub gpus: &'a [u32],
+    /// Allocatable cpu of one node, milli-cores.
+    pub cpu_capacity: &'a [u32],
+    /// Nodes of this shape in the cluster.
+    pub nodes: &'a [u32],
+}
+
 /// MIG profiles; row = profile.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Profiles<'a> {
@@ -100,6 +114,8 @@ pub struct View<'a> {
     pub seed: u32,
     /// GPU models of the cluster.
     pub models: Models<'a>,
+    /// Shapes of nodes.
+    pub shapes: Shapes<'a>,
     /// MIG profiles of those models.
     pub profiles: Profiles<'a>,
     /// Nodes of this question.
@@ -132,7 +148,7 @@ pub struct Revision(pub u32);
 pub struct Reads {
     /// The seed: such answers are never cached, and each question holds every feasible node.
     pub seed: bool,
-    /// The expected mix: cached answers fall when it changes.
+    /// The expected mix, or what the cluster is made of (its models and shapes): cached answers fall when either changes.
     pub mix: bool,
 }
 

@@ -73,6 +73,27 @@ impl Partitioner for Mixer {
     }
 }
 
+/// The same scores, but said to depend on the seed: asked about every node, each time.
+struct Fresh(Mixer);
+
+impl Partitioner for Fresh {
+    fn revision(&self) -> Revision {
+        self.0.revision()
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { seed: true, mix: true }
+    }
+
+    fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
+        self.0.score(view, demand, candidates, scores)
+    }
+
+    fn refused(&mut self, fault: &Fault) {
+        self.0.refused(fault);
+    }
+}
+
 fn cluster(planner: &mut Planner) -> u32 {
     let models = ["T4", "A100-80GB", "A30"];
     for model in models {
@@ -137,7 +158,7 @@ fn run(steps: &[Step], policies: &mut [&mut dyn Partitioner], mut each: impl FnM
         match step {
             Step::Arrive(demand, priority) => {
                 // Ids are dense: a step that adds no pod leaves none behind.
-                let id = (0..).find(|id| !present.contains(id)).unwrap();
+                let id = (0..=present.len() as u32).find(|id| !present.contains(id)).unwrap();
                 planner.apply(Event::PodAdded(PodId(id), pod(number, *priority, demand.clone()))).unwrap();
                 present.push(id);
             }
@@ -234,16 +255,6 @@ proptest! {
     fn cached_rankings_decide_as_fresh_ones(steps in steps()) {
         let mut policy = Mixer::new(1, Answer::Right);
         let (_, cached) = run(&steps, &mut [&mut policy], |_| {});
-        // A policy that reads the seed is asked about every node, each time.
-        struct Fresh(Mixer);
-        impl Partitioner for Fresh {
-            fn revision(&self) -> Revision { self.0.revision() }
-            fn reads(&self) -> Reads { Reads { seed: true, mix: true } }
-            fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
-                self.0.score(view, demand, candidates, scores)
-            }
-            fn refused(&mut self, fault: &Fault) { self.0.refused(fault); }
-        }
         let mut asked_all = Fresh(Mixer::new(1, Answer::Right));
         let (_, fresh) = run(&steps, &mut [&mut asked_all], |_| {});
         prop_assert_eq!(cached, fresh);
@@ -350,7 +361,7 @@ fn a_reason_names_what_is_short_and_what_would_help() {
     let mut planner = Planner::new(0);
     cluster(&mut planner);
     let cases = [
-        (GpuAsk::Share { count: 9, milli: 1000 }, vec![], 1, "are too small even when idle", true),
+        (GpuAsk::Share { count: 9, milli: 1000 }, vec![], 1, "too small even when idle", true),
         (GpuAsk::Mig { profile: "9g.9gb".into() }, vec![], 1, "has profile 9g.9gb", true),
         (GpuAsk::Share { count: 1, milli: 100 }, vec!["V100".to_owned()], 1, "it has no GPU of V100", true),
         (GpuAsk::None, vec![], 17_000, "1000 more free milli-cores would do", true),

@@ -2,10 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_bench::{
@@ -48,10 +48,19 @@ enum Bench {
         #[arg(long, default_values = ["fragmentation", "first-fit", "best-fit"])]
         policy: Vec<String>,
     },
+    /// Compile a component read from standard input under limits. Run by this program itself, in a process of its own.
+    #[command(hide = true, name = partita_policy::Compiler::SUBCOMMAND)]
+    Compile,
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    if matches!(cli.command, Bench::Compile) {
+        return partita_policy::compile_main();
+    }
+    // What the policy host warns of belongs beside the figures.
+    tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).with_writer(std::io::stderr).init();
+    match run(&cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -66,11 +75,12 @@ fn run(cli: &Cli) -> Result<bool> {
         Bench::OpenbBaselines { data } => baselines(&openb::data(data.clone()), &cli.out),
         Bench::OpenbFragmentation { data } => fragmentation(&openb::data(data.clone()), &cli.out),
         Bench::OpenbTax { data, policy } => tax(&openb::data(data.clone()), policy, &cli.out),
+        Bench::Compile => unreachable!("handled before anything else"),
     }
 }
 
 fn baselines(data: &Path, out: &Path) -> Result<bool> {
-    let host = openb::host(&compiler()?)?;
+    let host = openb::host()?;
     let jobs: Vec<_> =
         BASELINES.iter().flat_map(|baseline| openb::jobs(baseline.policy, baseline.settings, false, &TRACES, &SEEDS)).collect();
     let bar = bar(jobs.len());
@@ -110,7 +120,7 @@ struct Fragmentation {
 }
 
 fn fragmentation(data: &Path, out: &Path) -> Result<bool> {
-    let host = openb::host(&compiler()?)?;
+    let host = openb::host()?;
     let bar = bar(2 * TRACES.len() * SEEDS.len());
     let (ours, seconds) = openb::whole(&host, data, "fragmentation", threads(), &|| bar.inc(1))?;
     let (first_fit, _) = openb::whole(&host, data, "first-fit", threads(), &|| bar.inc(1))?;
@@ -171,7 +181,7 @@ fn published_means(data: &Path, policy: &str) -> Result<Vec<f64>> {
 }
 
 fn tax(data: &Path, policies: &[String], out: &Path) -> Result<bool> {
-    let host = openb::host(&compiler()?)?;
+    let host = openb::host()?;
     let bar = bar(policies.len() * TRACES.len() * SEEDS.len());
     let mut rows = Vec::new();
     for name in policies {
@@ -199,17 +209,6 @@ fn tax(data: &Path, policies: &[String], out: &Path) -> Result<bool> {
     say(&table::render(&titles, &cells));
     finish(out, "openb-tax", &rows)?;
     Ok(true)
-}
-
-/// The `partita` program of the same build, which compiles components; built here if it is not there.
-fn compiler() -> Result<PathBuf> {
-    let program = std::env::current_exe()?.with_file_name(format!("partita{}", std::env::consts::EXE_SUFFIX));
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--quiet", "--package", "partita"]).args((!cfg!(debug_assertions)).then_some("--release"));
-    if !build.status().context("cargo, which builds the compiler of components, does not start")?.success() || !program.exists() {
-        bail!("{} is not there and could not be built; run cargo build --release --package partita", program.display());
-    }
-    Ok(program)
 }
 
 fn threads() -> usize {

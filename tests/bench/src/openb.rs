@@ -92,14 +92,12 @@ impl Done {
     }
 }
 
-/// A policy host; `compiler` is the `partita` program, which compiles components in a process of its own.
+/// A policy host without a cache, with this very program as the compiler of components.
 ///
 /// # Errors
 /// If the host does not start.
-pub fn host(compiler: &Path) -> Result<Host> {
-    let mut config = HostConfig::new()?;
-    compiler.clone_into(&mut config.compiler.program);
-    Ok(Host::new(config)?)
+pub fn host() -> Result<Host> {
+    Ok(Host::new(HostConfig::new()?)?)
 }
 
 /// Runs one job on the data in `data`.

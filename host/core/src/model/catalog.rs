@@ -1,68 +1,88 @@
-//! GPU models that partita knows by itself, for clusters that do not describe theirs.
+//! GPU models that partita knows by itself, for clusters and nodes that do not describe theirs.
 //!
-//! Slots, first slots and counts are those of NVIDIA's MIG User Guide ("Supported MIG Profiles", one table a model); memory sizes are
-//! what drivers report for the profiles, and may differ by some MiB between driver versions. The variants with media engines (`+me`)
-//! have the geometry of their plain profile and are left to the node's own table.
+//! A node's driver knows better: names depend on its version, memory sizes too, and some models' placements were never published. Where
+//! a driver answers, its table is used and this one only fills in the names that other drivers have for the same profiles.
 
-use super::{GpuModel, Grid, Profile};
+mod tables;
 
-/// (name, compute slices, memory slots, MiB, first slots, most on one GPU)
-type Row = (&'static str, u8, u8, u32, &'static [u8], u8);
+use thiserror::Error;
 
-const A30: &[Row] = &[("1g.6gb", 1, 1, 5949, &[0, 1, 2, 3], 4), ("2g.12gb", 2, 2, 11_971, &[0, 2], 2), ("4g.24gb", 4, 4, 24_003, &[0], 1)];
-const A100_40: &[Row] = &[
-    ("1g.5gb", 1, 1, 4864, &[0, 1, 2, 3, 4, 5, 6], 7),
-    ("1g.10gb", 1, 2, 9856, &[0, 2, 4, 6], 4),
-    ("2g.10gb", 2, 2, 9856, &[0, 2, 4], 3),
-    ("3g.20gb", 3, 4, 19_968, &[0, 4], 2),
-    ("4g.20gb", 4, 4, 19_968, &[0], 1),
-    ("7g.40gb", 7, 8, 40_192, &[0], 1),
-];
-const A100_80: &[Row] = &[
-    ("1g.10gb", 1, 1, 9856, &[0, 1, 2, 3, 4, 5, 6], 7),
-    ("1g.20gb", 1, 2, 19_968, &[0, 2, 4, 6], 4),
-    ("2g.20gb", 2, 2, 19_968, &[0, 2, 4], 3),
-    ("3g.40gb", 3, 4, 40_192, &[0, 4], 2),
-    ("4g.40gb", 4, 4, 40_192, &[0], 1),
-    ("7g.80gb", 7, 8, 80_384, &[0], 1),
-];
-const H100_80: &[Row] = &[
-    ("1g.10gb", 1, 1, 9984, &[0, 1, 2, 3, 4, 5, 6], 7),
-    ("1g.20gb", 1, 2, 20_091, &[0, 2, 4, 6], 4),
-    ("2g.20gb", 2, 2, 20_091, &[0, 2, 4], 3),
-    ("3g.40gb", 3, 4, 40_448, &[0, 4], 2),
-    ("4g.40gb", 4, 4, 40_448, &[0], 1),
-    ("7g.80gb", 7, 8, 81_152, &[0], 1),
-];
+use super::{Engines, GpuModel, Grid, Profile};
+use tables::{EIGHT, Eight, MODELS, Media, Model, Row, Table};
 
-/// (name, MiB, memory slots, compute slices, profiles); no slots means no MIG.
-const MODELS: &[(&str, u32, u8, u8, &[Row])] = &[
-    ("A30", 24_576, 4, 4, A30),
-    ("A100-40GB", 40_960, 8, 7, A100_40),
-    ("A100-80GB", 81_920, 8, 7, A100_80),
-    ("H100-80GB", 81_559, 8, 7, H100_80),
-    ("T4", 15_360, 0, 0, &[]),
-];
-
-/// The model named `name`, if it is one of those built in.
-#[must_use]
-pub fn builtin(name: &str) -> Option<GpuModel> {
-    let &(name, memory_mib, slots, compute, rows) = MODELS.iter().find(|model| model.0 == name)?;
-    let profile = |&(name, compute, size, memory_mib, starts, max): &Row| Profile {
-        name: name.into(),
-        compute,
-        size,
-        memory_mib,
-        starts: starts.to_vec(),
-        max,
-    };
-    let grid = (slots > 0).then(|| Grid { slots, compute, profiles: rows.iter().map(profile).collect() });
-    Some(GpuModel { name: name.into(), memory_mib, grid })
+/// Why the catalog has no description of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CatalogError {
+    /// No model of that name.
+    #[error("model {0} is not among those built in; describe it, or let the node's driver do so")]
+    Unknown(String),
+    /// A model whose profiles are known by name only.
+    #[error(
+        "the placements of model {model} are not published, so its grid must come from the driver of a node; its profiles are {profiles}"
+    )]
+    NeedsDriver {
+        /// The model.
+        model: String,
+        /// Its profiles.
+        profiles: String,
+    },
 }
 
-/// The names that [`builtin`] knows.
+/// The model named `name`, which keeps that name.
+///
+/// # Errors
+/// If there is no such model, or its grid must come from a driver.
+pub fn lookup(name: &str) -> Result<GpuModel, CatalogError> {
+    let unknown = || CatalogError::Unknown(name.chars().take(64).flat_map(char::escape_debug).collect());
+    let model = MODELS.iter().find(|model| model.names.contains(&name)).ok_or_else(unknown)?;
+    let grid = match &model.table {
+        Table::None => None,
+        Table::Driver(profiles) => return Err(CatalogError::NeedsDriver { model: name.into(), profiles: profiles.join(", ") }),
+        Table::Eight(eight) => Some(eight_slots(eight)),
+        Table::Rows { slots, compute, engines, rows } => {
+            Some(Grid { engines: *engines, ..Grid::new(*slots, *compute, rows.iter().map(profile).collect()) })
+        }
+    };
+    Ok(GpuModel { name: name.into(), memory_mib: model.memory_mib, grid })
+}
+
+/// The model named `name`, if it is one of those built in and its placements are published.
+#[must_use]
+pub fn builtin(name: &str) -> Option<GpuModel> {
+    lookup(name).ok()
+}
+
+/// The names that [`builtin`] knows; a model may have several.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    MODELS.iter().map(|model| model.0)
+    let described = |model: &&Model| !matches!(model.table, Table::Driver(_));
+    MODELS.iter().filter(described).flat_map(|model| model.names.iter().copied())
+}
+
+/// Models whose grid only a driver can tell, with the names of their profiles.
+pub fn driver_only() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    MODELS.iter().filter_map(|model| if let Table::Driver(profiles) = model.table { Some((model.names[0], profiles)) } else { None })
+}
+
+fn profile(&(name, compute, size, memory_mib, starts, max, [decoder, encoder, jpeg, ofa]): &Row) -> Profile {
+    Profile { engines: Engines { decoder, encoder, jpeg, ofa }, ..Profile::new(name, compute, size, memory_mib, starts, max) }
+}
+
+/// The grid of the family that A100 began: one geometry, other names and sizes.
+fn eight_slots(model: &Eight) -> Grid {
+    let media = |row: usize| match model.media {
+        Media::Unknown => Engines::NONE,
+        Media::Known(table) => {
+            let [decoder, jpeg, ofa] = table[row];
+            Engines { decoder, encoder: 0, jpeg, ofa }
+        }
+    };
+    let build = |(row, &(compute, size, starts, max, suffix, label)): (usize, &tables::Shape)| {
+        let name = format!("{compute}g.{}gb{suffix}", model.gb[label]);
+        let aliases = model.aliases.iter().filter(|alias| alias.0 == name).map(|alias| alias.1.to_owned()).collect();
+        Profile { aliases, engines: media(row), ..Profile::new(&name, compute, size, model.mib[label], starts, max) }
+    };
+    // The largest profile has the whole GPU, with all its engines.
+    Grid { engines: media(EIGHT.len() - 1), ..Grid::new(8, 7, EIGHT.iter().enumerate().map(build).collect()) }
 }
 
 #[cfg(test)]
@@ -73,8 +93,37 @@ mod tests {
     fn every_built_in_grid_is_valid() {
         for name in names() {
             let model = builtin(name).unwrap();
-            assert!(model.grid.is_none_or(|grid| grid.validate().is_ok()), "{name}");
+            assert_eq!(model.name, name);
+            assert_eq!(model.grid.map_or(Ok(()), |grid| grid.validate()), Ok(()), "{name}");
         }
         assert!(builtin("Voodoo2").is_none());
+        assert_eq!(lookup("Voodoo2"), Err(CatalogError::Unknown("Voodoo2".into())));
+    }
+
+    #[test]
+    fn a_model_without_published_placements_says_where_its_grid_comes_from() {
+        assert_eq!(driver_only().count(), 3);
+        for (name, _) in driver_only() {
+            let error = lookup(name).unwrap_err().to_string();
+            assert!(error.contains("must come from the driver") && builtin(name).is_none(), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_that_depend_on_the_driver_mean_one_profile() {
+        for (model, name, alias) in [
+            ("A100-80GB", "7g.80gb", "7g.79gb"),
+            ("A100-80GB", "3g.40gb", "nvidia.com/mig-3g.39gb"),
+            ("GB200-186GB", "7g.186gb", "7g.189gb"),
+            ("GB200-186GB", "1g.23gb+me", "mig-1g.24gb.me"),
+            ("RTX-PRO-6000-Blackwell-96GB", "1g.24gb+me.all", "1g.24gb.me.all"),
+        ] {
+            let grid = builtin(model).unwrap().grid.unwrap();
+            let row = grid.resolve(alias).unwrap();
+            assert_eq!(grid.profiles[usize::from(row)].name, name);
+            assert_eq!(grid.resolve(name), Ok(row));
+        }
+        let error = builtin("A30").unwrap().grid.unwrap().resolve("7g.80gb").unwrap_err().to_string();
+        assert_eq!(error, "there is no profile 7g.80gb on this model; it has 1g.6gb, 1g.6gb+me, 2g.12gb, 2g.12gb+me, 4g.24gb");
     }
 }

@@ -1,7 +1,10 @@
 //! MIG grids: the memory slots of a GPU, the profiles that cut them, and which placements are legal.
 
+mod validate;
+
+pub use validate::{ALIASES_MAX, GridError};
+
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 /// A set of memory slots of one GPU: bit s is slot s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +57,52 @@ impl SlotMask {
     }
 }
 
+/// Media engines, of a partition or in total of a GPU. All zero in a grid's total where nobody published them: then they limit nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engines {
+    /// Video decoders.
+    pub decoder: u8,
+    /// Video encoders.
+    pub encoder: u8,
+    /// JPEG engines.
+    pub jpeg: u8,
+    /// Optical flow accelerators.
+    pub ofa: u8,
+}
+
+impl Engines {
+    /// No engine.
+    pub const NONE: Self = Self { decoder: 0, encoder: 0, jpeg: 0, ofa: 0 };
+
+    /// Whether there is none of any kind.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+
+    /// The engines of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.zip(other, u8::saturating_add)
+    }
+
+    /// Whether `total` has at least these.
+    #[must_use]
+    pub fn within(self, total: Self) -> bool {
+        self.zip(total, u8::saturating_sub).is_none()
+    }
+
+    fn zip(self, other: Self, with: impl Fn(u8, u8) -> u8) -> Self {
+        Self {
+            decoder: with(self.decoder, other.decoder),
+            encoder: with(self.encoder, other.encoder),
+            jpeg: with(self.jpeg, other.jpeg),
+            ofa: with(self.ofa, other.ofa),
+        }
+    }
+}
+
 /// A kind of partition of one GPU model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,15 +113,27 @@ pub struct Profile {
     pub compute: u8,
     /// Memory slots.
     pub size: u8,
-    /// Memory, MiB.
+    /// Memory, MiB; 0 where unknown.
     pub memory_mib: u32,
     /// The slots where a partition may start.
     pub starts: Vec<u8>,
     /// The most partitions of this profile on one GPU.
     pub max: u8,
+    /// What other drivers call it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The media engines of one partition.
+    #[serde(default, skip_serializing_if = "Engines::is_none")]
+    pub engines: Engines,
 }
 
 impl Profile {
+    /// A profile without aliases and without known engines.
+    #[must_use]
+    pub fn new(name: &str, compute: u8, size: u8, memory_mib: u32, starts: &[u8], max: u8) -> Self {
+        Self { name: name.into(), compute, size, memory_mib, starts: starts.to_vec(), max, aliases: Vec::new(), engines: Engines::NONE }
+    }
+
     /// The slots where a partition may start, as a mask.
     #[must_use]
     pub fn start_mask(&self) -> SlotMask {
@@ -90,84 +151,9 @@ pub struct Grid {
     pub compute: u8,
     /// Profiles, smallest first.
     pub profiles: Vec<Profile>,
-}
-
-/// Why a grid is not one that a GPU can have.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum GridError {
-    /// The grid's own size is out of range.
-    #[error("a grid has 1 to 12 memory slots and 1 to 12 compute slices, this one has {slots} and {compute}")]
-    Size {
-        /// Memory slots given.
-        slots: u8,
-        /// Compute slices given.
-        compute: u8,
-    },
-    /// Two profiles have one name.
-    #[error("profile {0} is listed twice; keep one")]
-    Duplicate(String),
-    /// A profile cannot lie on the grid.
-    #[error("profile {name}: {problem}")]
-    Profile {
-        /// Name of the profile.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl Grid {
-    /// The largest grid of any GPU known: 12 slots (GB-class boards).
-    pub const SLOTS_MAX: u8 = 12;
-
-    /// Checks that every profile can lie on the grid.
-    ///
-    /// # Errors
-    /// The first [`GridError`] found.
-    pub fn validate(&self) -> Result<(), GridError> {
-        let legal = 1..=Self::SLOTS_MAX;
-        if !legal.contains(&self.slots) || !legal.contains(&self.compute) {
-            return Err(GridError::Size { slots: self.slots, compute: self.compute });
-        }
-        for (row, profile) in self.profiles.iter().enumerate() {
-            if self.profiles[..row].iter().any(|other| other.name == profile.name) {
-                return Err(GridError::Duplicate(profile.name.clone()));
-            }
-            self.validate_profile(profile).map_err(|problem| GridError::Profile { name: profile.name.clone(), problem })?;
-        }
-        Ok(())
-    }
-
-    fn validate_profile(&self, profile: &Profile) -> Result<(), String> {
-        if profile.name.is_empty() || profile.name.len() > 32 {
-            return Err("a name has 1 to 32 characters".into());
-        }
-        if profile.size == 0 || profile.size > self.slots {
-            return Err(format!("{} memory slots on a grid of {}", profile.size, self.slots));
-        }
-        if profile.compute > self.compute {
-            return Err(format!("{} compute slices on a GPU of {}", profile.compute, self.compute));
-        }
-        if profile.max == 0 {
-            return Err("max is 0, so it could never exist; leave the profile out".into());
-        }
-        if profile.starts.is_empty() {
-            return Err("no first slot, so it could never exist; leave the profile out".into());
-        }
-        for (row, &start) in profile.starts.iter().enumerate() {
-            if u16::from(start) + u16::from(profile.size) > u16::from(self.slots) {
-                return Err(format!(
-                    "slots {start}..{} reach past the {} of the grid",
-                    u16::from(start) + u16::from(profile.size),
-                    self.slots
-                ));
-            }
-            if profile.starts[..row].contains(&start) {
-                return Err(format!("first slot {start} is listed twice"));
-            }
-        }
-        Ok(())
-    }
+    /// The media engines of the GPU: the sum over its partitions cannot exceed them.
+    #[serde(default, skip_serializing_if = "Engines::is_none")]
+    pub engines: Engines,
 }
 
 /// Which slot of profile and grid a partition takes: its place on the GPU.
@@ -180,6 +166,19 @@ pub struct Placement {
 }
 
 impl Grid {
+    /// The largest grid of any GPU known: 12 slots (RTX PRO 6000).
+    pub const SLOTS_MAX: u8 = 12;
+    /// The most profiles: the longest table known has 11 (RTX PRO 6000), and a count of each must fit one 128-bit word.
+    pub const PROFILES_MAX: usize = 16;
+    /// The most (profile, first slot) pairs: 30 on the RTX PRO 6000, and a layout must fit one 64-bit word.
+    pub const PLACEMENTS_MAX: usize = 64;
+
+    /// A grid whose engines nobody told.
+    #[must_use]
+    pub fn new(slots: u8, compute: u8, profiles: Vec<Profile>) -> Self {
+        Self { slots, compute, profiles, engines: Engines::NONE }
+    }
+
     /// The slots that a placement covers.
     #[must_use]
     pub fn slots_of(&self, placement: Placement) -> SlotMask {
@@ -187,61 +186,21 @@ impl Grid {
     }
 
     /// Whether `placement` may be added to a GPU that already has the partitions `others`: the profile may start there, the slots are
-    /// free, and neither its count nor the compute slices are used up.
+    /// free, and neither its count, the compute slices nor the media engines are used up. At most one partition of a GPU carries the
+    /// media engines of `+me` or `+me.all`.
     #[must_use]
     pub fn admits(&self, others: &[Placement], placement: Placement) -> bool {
         let Some(profile) = self.profiles.get(usize::from(placement.profile)) else { return false };
         let mask = self.slots_of(placement);
+        let row = |other: &Placement| &self.profiles[usize::from(other.profile)];
         let same = others.iter().filter(|other| other.profile == placement.profile).count();
-        let compute: u32 = others.iter().map(|other| u32::from(self.profiles[usize::from(other.profile)].compute)).sum();
+        let compute: u32 = others.iter().map(|other| u32::from(row(other).compute)).sum();
+        let engines = others.iter().fold(profile.engines, |sum, other| sum.plus(row(other).engines));
         profile.starts.contains(&placement.start)
             && same < usize::from(profile.max)
             && compute + u32::from(profile.compute) <= u32::from(self.compute)
+            && engines.within(self.engines)
             && !others.iter().any(|&other| self.slots_of(other).overlaps(mask))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::catalog;
-
-    fn layouts(grid: &Grid, others: &mut Vec<Placement>, from: u8, plain: &[u8], count: &mut usize) {
-        *count += 1;
-        for start in from..grid.slots {
-            for &profile in plain {
-                let placement = Placement { profile, start };
-                if grid.admits(others, placement) {
-                    others.push(placement);
-                    layouts(grid, others, start + 1, plain, count);
-                    others.pop();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_number_of_legal_layouts_is_the_published_one() {
-        for (model, expected) in [("A100-80GB", 723), ("H100-80GB", 723), ("A30", 26)] {
-            let grid = catalog::builtin(model).unwrap().grid.unwrap();
-            let plain: Vec<u8> = (0..grid.profiles.len() as u8).collect();
-            let mut count = 0;
-            layouts(&grid, &mut Vec::new(), 0, &plain, &mut count);
-            assert_eq!(count, expected, "{model}");
-        }
-    }
-
-    #[test]
-    fn a_grid_that_no_gpu_can_have_is_refused() {
-        let good = catalog::builtin("A30").unwrap().grid.unwrap();
-        assert_eq!(good.validate(), Ok(()));
-        let mut long = good.clone();
-        long.profiles[0].starts.push(4);
-        assert!(long.validate().unwrap_err().to_string().contains("reach past"));
-        let mut twice = good.clone();
-        twice.profiles.push(twice.profiles[0].clone());
-        assert!(matches!(twice.validate(), Err(GridError::Duplicate(_))));
-        let empty = Grid { slots: 0, ..good };
-        assert!(matches!(empty.validate(), Err(GridError::Size { .. })));
+            && !(profile.variant().once() && others.iter().any(|other| row(other).variant().once()))
     }
 }

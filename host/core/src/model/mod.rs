@@ -5,11 +5,13 @@ pub mod demand;
 pub mod grid;
 pub mod ids;
 pub mod node;
+pub mod profile_name;
 
 pub use demand::{Demand, DemandError, GpuAsk, PodSpec};
-pub use grid::{Grid, GridError, Placement, Profile, SlotMask};
+pub use grid::{Engines, Grid, GridError, Placement, Profile, SlotMask};
 pub use ids::{DemandId, ModelId, NodeId, PodId, ProfileId};
 pub use node::{Cut, GpuModel, GpuSpec, NodeError, NodeSpec};
+pub use profile_name::{NameError, ProfileName, Variant};
 
 /// A whole GPU in the unit of shares.
 pub const MILLI: u32 = 1000;

@@ -3,7 +3,7 @@
 use super::Candidate;
 use crate::{
     model::{DemandId, GpuAsk},
-    policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, View},
+    policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, Shapes, View},
     state::{Cluster, Entry, Gpu, Layout, Node},
 };
 
@@ -14,6 +14,10 @@ struct Fixed {
     gpus: Vec<u32>,
     memory: Vec<u32>,
     slots: Vec<u32>,
+    shape_model: Vec<u32>,
+    shape_gpus: Vec<u32>,
+    shape_cpu: Vec<u32>,
+    shape_nodes: Vec<u32>,
     profile_model: Vec<u32>,
     profile_size: Vec<u32>,
     profile_compute: Vec<u32>,
@@ -138,6 +142,12 @@ impl Columns {
         View {
             seed,
             models: Models { gpus: &fixed.gpus, memory: &fixed.memory, slots: &fixed.slots },
+            shapes: Shapes {
+                model: &fixed.shape_model,
+                gpus: &fixed.shape_gpus,
+                cpu_capacity: &fixed.shape_cpu,
+                nodes: &fixed.shape_nodes,
+            },
             profiles: Profiles {
                 model: &fixed.profile_model,
                 size: &fixed.profile_size,
@@ -181,6 +191,12 @@ impl Columns {
             self.fixed.gpus.push(gpus);
             self.fixed.memory.push(model.memory_mib);
             self.fixed.slots.push(model.grid.as_ref().map_or(0, |grid| u32::from(grid.slots)));
+        }
+        for ((model, gpus, cpu), nodes) in cluster.models().shapes() {
+            self.fixed.shape_model.push(model.0);
+            self.fixed.shape_gpus.push(gpus);
+            self.fixed.shape_cpu.push(cpu);
+            self.fixed.shape_nodes.push(nodes);
         }
         for &(model, row) in cluster.models().profiles() {
             let Some(profile) = cluster.models().grid(model).map(|grid| &grid.profiles[usize::from(row)]) else { continue };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::gpu::Gpu;
 use crate::model::{GpuModel, Grid, ModelId, NodeError, Placement, ProfileId};
 
 /// Models and profiles by number. Only grows: a number, once given, keeps its meaning.
@@ -15,6 +16,8 @@ pub struct Models {
     /// Model and row in its grid, for each profile.
     profiles: Vec<(ModelId, u8)>,
     ids: BTreeMap<String, ModelId>,
+    /// Nodes of each shape: model, GPUs of it on the node, cpu of the node in milli-cores.
+    shapes: BTreeMap<(ModelId, u32, u32), u32>,
 }
 
 impl Models {
@@ -90,7 +93,25 @@ impl Models {
         (0..self.profiles.len()).filter(|&id| serves(&self.profiles[id])).map(ProfileId::new).collect()
     }
 
-    pub(crate) fn count(&mut self, id: ModelId, change: i32) {
-        self.gpus[id.index()] = self.gpus[id.index()].saturating_add_signed(change);
+    /// Nodes of each shape: model, GPUs of it on the node, cpu of the node in milli-cores.
+    pub fn shapes(&self) -> impl Iterator<Item = ((ModelId, u32, u32), u32)> {
+        self.shapes.iter().map(|(&shape, &nodes)| (shape, nodes))
+    }
+
+    /// Counts a node with `gpus` and `cpu_milli` in (`change` 1) or out (-1).
+    pub(crate) fn count(&mut self, gpus: &[Gpu], cpu_milli: u32, change: i32) {
+        let mut by_model: BTreeMap<ModelId, u32> = BTreeMap::new();
+        for gpu in gpus {
+            *by_model.entry(gpu.model).or_default() += 1;
+        }
+        for (model, count) in by_model {
+            let total = &mut self.gpus[model.index()];
+            *total = if change > 0 { *total + count } else { *total - count };
+            let nodes = self.shapes.entry((model, count, cpu_milli)).or_default();
+            *nodes = nodes.saturating_add_signed(change);
+            if *nodes == 0 {
+                self.shapes.remove(&(model, count, cpu_milli));
+            }
+        }
     }
 }

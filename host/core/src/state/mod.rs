@@ -210,9 +210,7 @@ impl Cluster {
             }
             gpus.push(Gpu::idle(model, gpu.cut));
         }
-        for gpu in &gpus {
-            self.models.count(gpu.model, 1);
-        }
+        self.models.count(&gpus, spec.cpu_milli, 1);
         if self.nodes.len() == id.index() {
             self.nodes.push(None);
         }
@@ -228,9 +226,7 @@ impl Cluster {
 
     fn remove_node(&mut self, id: NodeId) -> Result<(), Refused> {
         let node = self.nodes.get_mut(id.index()).and_then(Option::take).ok_or(Refused::NoNode(id))?;
-        for gpu in &node.gpus {
-            self.models.count(gpu.model, -1);
-        }
+        self.models.count(&node.gpus, node.spec.cpu_milli, -1);
         self.mix_version += 1;
         self.journal.changed(id);
         Ok(())

@@ -1,0 +1,216 @@
+//! A policy that runs as a component, as the core sees it.
+
+use std::fmt;
+
+use partita_core::policy::{Candidates, Cause, Fault, Partitioner, Reads, Revision, View};
+
+use crate::block::Tables;
+use crate::breaker::Breaker;
+use crate::describe::{Info, project};
+use crate::instance::{Instance, Module};
+use crate::limits::{Limits, REPEAT_ALWAYS, REPEAT_EARLY, REPEAT_LATER, REPEAT_OFTEN};
+use crate::stats::Stats;
+
+/// A revision: a module, its settings and its limits.
+///
+/// One instance is kept warm, which is sound because answers are pure, and a sample of the questions is put to a fresh instance as well to
+/// see that they are. After any error the instance is discarded.
+pub struct WasmPolicy {
+    module: Module,
+    settings: String,
+    info: Info,
+    reads: Reads,
+    tables: Tables,
+    revision: Revision,
+    warm: Option<Instance>,
+    breaker: Breaker,
+    stats: Stats,
+}
+
+impl fmt::Debug for WasmPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasmPolicy").field("name", &self.info.name).field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+impl WasmPolicy {
+    pub(crate) fn new(module: Module, settings: String, info: Info, revision: Revision, warm: Instance) -> Self {
+        let reads = info.reads();
+        let tables = Tables::of(&info.reads);
+        let stats = Stats { instances: 1, memory_max: warm.memory_peak(), ..Stats::default() };
+        Self { module, settings, info, reads, tables, revision, warm: Some(warm), breaker: Breaker::new(), stats }
+    }
+
+    /// What the policy says of itself.
+    #[must_use]
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The limits of the revision.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.module.limits
+    }
+
+    /// Sets the counters.
+    pub(crate) fn restore(&mut self, stats: Stats) {
+        self.stats = stats;
+    }
+
+    /// An instance in the state after `configure`.
+    pub(crate) fn fresh(&mut self) -> Result<Instance, Fault> {
+        self.stats.instances += 1;
+        Instance::configured(&self.module, &self.settings)
+    }
+
+    /// Puts the question to `instance` and counts what it cost.
+    fn ask(&mut self, instance: &mut Instance, question: &Asked<'_>) -> Result<Vec<i32>, Fault> {
+        let answer = instance.score(&question.view, question.demand, &question.candidates, self.tables);
+        let fuel = self.module.limits.score_fuel.saturating_sub(instance.fuel_left());
+        self.stats.fuel += fuel;
+        self.stats.fuel_max = self.stats.fuel_max.max(fuel);
+        self.stats.memory_max = self.stats.memory_max.max(instance.memory_peak());
+        answer
+    }
+
+    /// The answer of the warm instance, compared with that of a fresh one if this is one of the questions to repeat.
+    fn answer(&mut self, question: &Asked<'_>) -> Result<Vec<i32>, Fault> {
+        let mut instance = match self.warm.take() {
+            Some(instance) => instance,
+            None => self.fresh()?,
+        };
+        let answer = self.ask(&mut instance, question);
+        if answer.as_ref().is_err_and(|fault| fault.cause != Cause::Declined && fault.cause != Cause::Invalid) {
+            return answer;
+        }
+        if is_repeated(self.stats.calls) {
+            self.stats.repeated += 1;
+            let mut other = self.fresh()?;
+            let again = self.ask(&mut other, question);
+            same(&answer, &again)?;
+            // The younger instance replaces the older one, so that no instance grows old unseen.
+            instance = other;
+        }
+        self.warm = Some(instance);
+        answer
+    }
+
+    /// Takes note of a fault, and gives it back.
+    fn note(&mut self, fault: Fault) -> Fault {
+        self.stats.faults.add(fault.cause);
+        match fault.cause {
+            Cause::Declined | Cause::Quarantined => {}
+            Cause::Impure => {
+                tracing::error!(policy = self.info.name, "switched off for good: {}", fault.detail);
+                self.warm = None;
+                self.stats.quarantined = Some(fault.detail.clone());
+            }
+            _ => {
+                self.warm = None;
+                self.rest(Breaker::failure);
+            }
+        }
+        fault
+    }
+
+    /// Tells the breaker of a failure, and the operator if it opens.
+    fn rest(&mut self, failed: impl FnOnce(&mut Breaker) -> bool) {
+        if failed(&mut self.breaker) {
+            tracing::warn!(policy = self.info.name, questions = self.breaker.left(), "failed again and again and is not asked for a while");
+        }
+    }
+
+    fn admit(&mut self) -> Result<(), Fault> {
+        let quarantined = |detail| Err(Fault { cause: Cause::Quarantined, detail });
+        if let Some(reason) = &self.stats.quarantined {
+            return quarantined(format!("switched off for good: {reason}"));
+        }
+        self.breaker.admit().or_else(|left| quarantined(format!("failed again and again; asked again after {left} more questions")))
+    }
+}
+
+/// A question as the policy sees it.
+struct Asked<'a> {
+    view: View<'a>,
+    demand: u32,
+    candidates: Candidates<'a>,
+}
+
+impl Partitioner for WasmPolicy {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn reads(&self) -> Reads {
+        self.reads
+    }
+
+    fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
+        scores.clear();
+        self.stats.calls += 1;
+        let answer = match self.admit() {
+            Ok(()) => {
+                let (view, demand) = project(view, demand, self.reads);
+                self.answer(&Asked { view, demand, candidates: *candidates })
+            }
+            Err(fault) => Err(fault),
+        };
+        let result = match answer {
+            Ok(answer) => {
+                scores.extend(answer);
+                self.stats.answered += 1;
+                self.breaker.success();
+                Ok(())
+            }
+            Err(fault) => Err(self.note(fault)),
+        };
+        self.stats.resting = self.breaker.left();
+        (self.stats.log_lines, self.stats.log_dropped) = self.module.log.totals();
+        result
+    }
+
+    fn refused(&mut self, fault: &Fault) {
+        self.stats.refused += 1;
+        self.stats.faults.add(fault.cause);
+        self.warm = None;
+        self.rest(Breaker::refused);
+        self.stats.resting = self.breaker.left();
+    }
+}
+
+/// Whether question number `call` (from 1) is put to a fresh instance too.
+fn is_repeated(call: u64) -> bool {
+    call > 1 && (call <= REPEAT_ALWAYS || call.is_multiple_of(if call <= REPEAT_EARLY { REPEAT_OFTEN } else { REPEAT_LATER }))
+}
+
+/// Whether both instances gave the same answer. A limit that only one of them met says nothing about purity, since an instance that has
+/// grown already is cheaper, so it is that fault and no other.
+fn same(answer: &Result<Vec<i32>, Fault>, again: &Result<Vec<i32>, Fault>) -> Result<(), Fault> {
+    let impure = |detail| Err(Fault { cause: Cause::Impure, detail });
+    match (answer, again) {
+        (_, Err(fault)) if matches!(fault.cause, Cause::Fuel | Cause::Deadline | Cause::Memory | Cause::Oversize) => Err(fault.clone()),
+        (Ok(one), Ok(other)) => match one.iter().zip(other).position(|(one, other)| one != other) {
+            None => Ok(()),
+            Some(row) => impure(format!(
+                "the same question twice gave {} and {} for candidate {row}; an answer may depend on the question and the settings only",
+                one[row], other[row]
+            )),
+        },
+        (Err(one), Err(other)) if one.cause == other.cause => Ok(()),
+        (one, other) => impure(format!("the same question twice gave {} and {}", outcome(one), outcome(other))),
+    }
+}
+
+fn outcome(answer: &Result<Vec<i32>, Fault>) -> String {
+    match answer {
+        Ok(_) => "an answer".into(),
+        Err(fault) => format!("`{fault}`"),
+    }
+}

@@ -1,0 +1,105 @@
+//! `fragmentation`, the default policy: the place that costs the least of what the expected mix could use.
+//!
+//! Shares, whole GPUs and pods without GPU are scored by one of two rules, chosen by the setting `scoring`: [`capacity`] (the default) or
+//! [`fgd`], the published fragmentation gradient descent. MIG partitions have a counterpart of their own, [`mig`]. All of them compare
+//! the cluster before and after with the mix that the host expects; what they derive from the mix is kept until it changes (`memo`).
+
+mod capacity;
+mod fgd;
+mod memo;
+mod mig;
+mod tables;
+mod taking;
+
+use std::cell::RefCell;
+
+use partita_sdk::{Issue, Partitioner, Policy, Question, Refusal};
+use serde::Deserialize;
+
+use capacity::Value;
+use memo::Memo;
+use mig::Rooms;
+use tables::Tables;
+
+/// The rule for shares, whole GPUs and pods without GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scoring {
+    /// Usable capacity at the price of its model.
+    #[default]
+    Capacity,
+    /// Fragmentation gradient descent.
+    Fgd,
+}
+
+/// The settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The rule for everything but MIG partitions.
+    pub scoring: Scoring,
+}
+
+/// The policy.
+#[derive(Debug)]
+pub struct Fragmentation {
+    scoring: Scoring,
+    // Scratch memory: derived from the question, and derived anew when the question differs.
+    value: RefCell<Memo<Value>>,
+    tables: RefCell<Memo<Tables>>,
+    rooms: RefCell<Memo<Rooms>>,
+}
+
+impl Policy for Fragmentation {
+    type Settings = Settings;
+    const NAME: &str = "fragmentation";
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    const SETTINGS_SCHEMA: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "type": "object",
+  "additionalProperties": false,
+  "properties": {
+    "scoring": {
+      "description": "The rule for everything but MIG partitions: usable capacity at the price of its model, or fragmentation gradient descent (USENIX ATC'23).",
+      "enum": ["capacity", "fgd"],
+      "default": "capacity"
+    }
+  }
+}"#;
+    const READS: &[&str] = &[
+        "models.gpus",
+        "profiles.*",
+        "nodes.cpu-free",
+        "nodes.gpu-start",
+        "gpus.model",
+        "gpus.free",
+        "gpus.used-slots",
+        "gpus.mig",
+        "demands.*",
+    ];
+
+    fn new(settings: Settings) -> Result<Self, Vec<Issue>> {
+        Ok(Self { scoring: settings.scoring, value: RefCell::default(), tables: RefCell::default(), rooms: RefCell::default() })
+    }
+}
+
+impl Partitioner for Fragmentation {
+    fn score(&self, question: &Question<'_>, scores: &mut Vec<i32>) -> Result<(), Refusal> {
+        let view = &question.view;
+        if question.asked().is_mig() {
+            let mut memo = self.rooms.borrow_mut();
+            let rooms = memo.of(view, Rooms::of);
+            question.candidates.by_node().for_each(|places| rooms.score_node(view, &places, scores));
+        } else if self.scoring == Scoring::Fgd {
+            let mut memo = self.tables.borrow_mut();
+            let tables = memo.of(view, Tables::of);
+            question.candidates.by_node().for_each(|places| fgd::score_node(tables, question, &places, scores));
+        } else {
+            let mut memo = self.value.borrow_mut();
+            memo.of(view, Value::of).score(question, scores);
+        }
+        Ok(())
+    }
+}
+
+partita_sdk::export_partitioner!(Fragmentation);

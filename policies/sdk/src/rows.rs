@@ -1,0 +1,347 @@
+//! Rows: one index over the columns of a view, with a method for each column and iterators for what hangs below.
+
+use std::ops::Range;
+
+use crate::columns::{Candidates, NONE, View};
+
+impl View<'_> {
+    /// How many nodes the question holds.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.nodes.cpu_free.len()
+    }
+
+    /// Node row `index`.
+    #[must_use]
+    pub fn node(&self, index: usize) -> Node<'_> {
+        Node { view: self, index }
+    }
+
+    /// Every node of the question, in row order.
+    #[must_use]
+    pub fn node_rows(&self) -> impl ExactSizeIterator<Item = Node<'_>> {
+        (0..self.node_count()).map(|index| self.node(index))
+    }
+
+    /// GPU row `index`.
+    #[must_use]
+    pub fn gpu(&self, index: usize) -> Gpu<'_> {
+        Gpu { view: self, index }
+    }
+
+    /// Demand row `index`.
+    #[must_use]
+    pub fn demand(&self, index: usize) -> Demand<'_> {
+        Demand { view: self, index }
+    }
+
+    /// The demands that the host expects: those with a weight above 0, in row order.
+    pub fn mix(&self) -> impl Iterator<Item = Demand<'_>> {
+        self.demands.weight.iter().enumerate().filter(|(_, weight)| **weight > 0).map(|(index, _)| self.demand(index))
+    }
+
+    /// Every shape of nodes in the cluster, in row order.
+    #[must_use]
+    pub fn shape_rows(&self) -> impl ExactSizeIterator<Item = Shape<'_>> {
+        (0..self.shapes.model.len()).map(|index| Shape { view: self, index })
+    }
+
+    /// MIG profile row `index`.
+    #[must_use]
+    pub fn profile(&self, index: usize) -> Profile<'_> {
+        Profile { view: self, index }
+    }
+}
+
+/// Rows `start[index] .. start[index + 1]` of ragged data.
+fn span(start: &[u32], index: usize) -> Range<usize> {
+    start[index] as usize..start[index + 1] as usize
+}
+
+/// Declares getters that read one column at the row's index.
+macro_rules! columns {
+    ($table:ident: $($(#[$doc:meta])* $column:ident),+ $(,)?) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $column(&self) -> u32 {
+            self.view.$table.$column[self.index]
+        })+
+
+        /// Number of the row in the view.
+        #[must_use]
+        pub fn index(&self) -> usize {
+            self.index
+        }
+    };
+}
+
+/// One node.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'v> {
+    view: &'v View<'v>,
+    index: usize,
+}
+
+impl<'v> Node<'v> {
+    columns! { nodes:
+        /// Free cpu, milli-cores.
+        cpu_free,
+        /// Allocatable cpu, milli-cores.
+        cpu_capacity,
+        /// Free memory, MiB.
+        memory_free,
+        /// Allocatable memory, MiB.
+        memory_capacity,
+        /// Pods on the node that use GPUs.
+        gpu_pods,
+        /// Those of them that use GPUs as the asked demand does: a share, the same number of whole GPUs, or the same MIG profile.
+        like_pods,
+    }
+
+    /// The GPU rows of the node.
+    #[must_use]
+    pub fn gpu_rows(&self) -> Range<usize> {
+        span(self.view.nodes.gpu_start, self.index)
+    }
+
+    /// The GPUs of the node.
+    #[must_use]
+    pub fn gpus(&self) -> impl ExactSizeIterator<Item = Gpu<'v>> {
+        let view = self.view;
+        self.gpu_rows().map(move |index| Gpu { view, index })
+    }
+
+    /// The free shares of the node's GPUs, milli-GPU: a slice of the column, for inner loops.
+    #[must_use]
+    pub fn shares_free(&self) -> &'v [u32] {
+        &self.view.gpus.free[self.gpu_rows()]
+    }
+
+    /// The free share of all GPUs together, milli-GPU.
+    #[must_use]
+    pub fn milli_free(&self) -> u32 {
+        self.shares_free().iter().sum()
+    }
+}
+
+/// One GPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Gpu<'v> {
+    view: &'v View<'v>,
+    index: usize,
+}
+
+impl Gpu<'_> {
+    columns! { gpus:
+        /// Row of the model.
+        model,
+        /// Free share, milli-GPU.
+        free,
+        /// Slots of MIG partitions in use, as a bit mask.
+        used_slots,
+        /// Slots of warm MIG partitions, as a bit mask.
+        warm_slots,
+    }
+
+    /// Whether MIG cuts the GPU.
+    #[must_use]
+    pub fn is_mig(&self) -> bool {
+        self.view.gpus.mig[self.index] != 0
+    }
+}
+
+/// One kind of demand.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand<'v> {
+    view: &'v View<'v>,
+    index: usize,
+}
+
+impl<'v> Demand<'v> {
+    columns! { demands:
+        /// Cpu of one pod, milli-cores.
+        cpu,
+        /// Memory of one pod, MiB.
+        memory,
+        /// GPUs or partitions of one pod.
+        count,
+        /// Share of each GPU, milli-GPU; 1000 for whole GPUs; 0 for MIG.
+        milli,
+        /// Weight in the expected mix.
+        weight,
+    }
+
+    /// Rows of the models that the demand accepts; empty for a demand that accepts every model.
+    #[must_use]
+    pub fn models(&self) -> &'v [u32] {
+        &self.view.demands.models[span(self.view.demands.model_start, self.index)]
+    }
+
+    /// Rows of the profiles that serve the demand; empty for a demand that asks for no MIG partition.
+    #[must_use]
+    pub fn profiles(&self) -> &'v [u32] {
+        &self.view.demands.profiles[span(self.view.demands.profile_start, self.index)]
+    }
+
+    /// Whether GPUs of model row `model` serve the demand.
+    #[must_use]
+    pub fn accepts(&self, model: u32) -> bool {
+        let models = self.models();
+        models.is_empty() || models.contains(&model)
+    }
+
+    /// Whether a pod of this demand takes a part of one GPU.
+    #[must_use]
+    pub fn is_share(&self) -> bool {
+        self.count() == 1 && (1..1000).contains(&self.milli())
+    }
+
+    /// Whether a pod of this demand asks for MIG partitions only.
+    #[must_use]
+    pub fn is_mig(&self) -> bool {
+        self.count() > 0 && self.milli() == 0
+    }
+
+    /// What one pod takes of its GPUs together, milli-GPU.
+    #[must_use]
+    pub fn total_milli(&self) -> u32 {
+        self.count() * self.milli()
+    }
+}
+
+/// One shape of nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'v> {
+    view: &'v View<'v>,
+    index: usize,
+}
+
+impl Shape<'_> {
+    columns! { shapes:
+        /// Row of the model.
+        model,
+        /// GPUs of that model on one node.
+        gpus,
+        /// Allocatable cpu of one node, milli-cores.
+        cpu_capacity,
+        /// Nodes of this shape in the cluster.
+        nodes,
+    }
+}
+
+/// One MIG profile.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile<'v> {
+    view: &'v View<'v>,
+    index: usize,
+}
+
+impl Profile<'_> {
+    columns! { profiles:
+        /// Row of the model.
+        model,
+        /// Memory slots of one partition.
+        size,
+        /// Compute slices of one partition.
+        compute,
+        /// Memory of one partition, MiB.
+        memory,
+        /// Bit mask of the slots where a partition may start.
+        starts,
+    }
+}
+
+/// One place for the pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'c> {
+    candidates: &'c Candidates<'c>,
+    index: usize,
+}
+
+/// `None` for the row number that stands for none.
+fn some(row: u32) -> Option<usize> {
+    (row != NONE).then_some(row as usize)
+}
+
+impl Candidate<'_> {
+    /// Number of the candidate, and of its score.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Row of the node.
+    #[must_use]
+    pub fn node(&self) -> usize {
+        self.candidates.node[self.index] as usize
+    }
+
+    /// Row of the first GPU; none for a pod without GPU.
+    #[must_use]
+    pub fn gpu(&self) -> Option<usize> {
+        some(self.candidates.gpu[self.index])
+    }
+
+    /// Row of the profile and first slot; none for a place that is no MIG partition.
+    #[must_use]
+    pub fn partition(&self) -> Option<(usize, u32)> {
+        some(self.candidates.profile[self.index]).map(|profile| (profile, self.candidates.slot[self.index]))
+    }
+}
+
+/// The candidates of one node.
+#[derive(Clone, Debug)]
+pub struct NodeCandidates<'c> {
+    candidates: &'c Candidates<'c>,
+    /// Row of the node.
+    pub node: usize,
+    /// Numbers of its candidates.
+    pub range: Range<usize>,
+}
+
+impl<'c> NodeCandidates<'c> {
+    /// The places on the node, the tightest first.
+    #[must_use]
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Candidate<'c>> + use<'c> {
+        let candidates = self.candidates;
+        self.range.clone().map(move |index| Candidate { candidates, index })
+    }
+}
+
+impl Candidates<'_> {
+    /// How many scores the answer holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.node.len()
+    }
+
+    /// Whether there is nothing to score.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.node.is_empty()
+    }
+
+    /// Candidate row `index`.
+    #[must_use]
+    pub fn row(&self, index: usize) -> Candidate<'_> {
+        Candidate { candidates: self, index }
+    }
+
+    /// Every candidate, in row order.
+    #[must_use]
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Candidate<'_>> {
+        (0..self.len()).map(|index| self.row(index))
+    }
+
+    /// The candidates grouped by node, in row order: what depends on the node alone is then computed once a node.
+    pub fn by_node(&self) -> impl Iterator<Item = NodeCandidates<'_>> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let node = *self.node.get(start)?;
+            let len = self.node[start..].iter().take_while(|other| **other == node).count();
+            let range = start..start + len;
+            start = range.end;
+            Some(NodeCandidates { candidates: self, node: node as usize, range })
+        })
+    }
+}
