@@ -127,7 +127,8 @@ fn a_profile_that_only_a_driver_knows_is_matched_letter_by_letter() {
 
 #[test]
 fn a_table_written_before_aliases_and_engines_were_known_is_still_read() {
-    let text = r#"{"slots":4,"compute":4,"profiles":[{"name":"1g.6gb","compute":1,"size":1,"memory_mib":5949,"starts":[0,1,2,3],"max":4}]}"#;
+    let text =
+        r#"{"slots":4,"compute":4,"profiles":[{"name":"1g.6gb","compute":1,"size":1,"memory_mib":5949,"starts":[0,1,2,3],"max":4}]}"#;
     let grid: Grid = serde_json::from_str(text).unwrap();
     assert_eq!(grid, Grid::new(4, 4, vec![Profile::new("1g.6gb", 1, 1, 5949, &[0, 1, 2, 3], 4)]));
     assert_eq!(serde_json::to_string(&grid).unwrap(), text);

@@ -173,7 +173,8 @@ mod tests {
         let wit = include_str!("../../../wit/policy.wit");
         let start = wit.find("enum column {").unwrap();
         let cases = &wit[start..start + wit[start..].find("\n  }").unwrap()];
-        let named: Vec<String> = cases.lines().skip(1).map(str::trim).filter(|line| !line.starts_with("///")).map(|line| line.replace(',', "")).collect();
+        let named: Vec<String> =
+            cases.lines().skip(1).map(str::trim).filter(|line| !line.starts_with("///")).map(|line| line.replace(',', "")).collect();
         let flat = |(table, columns): (&str, &[&str])| columns.iter().map(|column| format!("{table}-{column}")).collect::<Vec<_>>();
         let ours: Vec<String> = COLUMNS.into_iter().flat_map(flat).collect();
         // Behind them lie the candidates, which every policy gets, and the pods of `choose-moves`.

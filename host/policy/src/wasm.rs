@@ -8,7 +8,7 @@ use crate::block::Tables;
 use crate::breaker::Breaker;
 use crate::describe::{Info, project};
 use crate::instance::{Instance, Module};
-use crate::limits::{Limits, REPEAT_ALWAYS, REPEAT_EARLY, REPEAT_LATER, REPEAT_OFTEN};
+use crate::limits::{Limits, REPEAT_ALWAYS, REPEAT_EARLY, REPEAT_LATER};
 use crate::stats::Stats;
 
 /// A revision: a module, its settings and its limits.
@@ -187,7 +187,7 @@ impl Partitioner for WasmPolicy {
 
 /// Whether question number `call` (from 1) is put to a fresh instance too.
 fn is_repeated(call: u64) -> bool {
-    call > 1 && (call <= REPEAT_ALWAYS || call.is_multiple_of(if call <= REPEAT_EARLY { REPEAT_OFTEN } else { REPEAT_LATER }))
+    call > 1 && (call <= REPEAT_ALWAYS || if call <= REPEAT_EARLY { call.is_power_of_two() } else { call.is_multiple_of(REPEAT_LATER) })
 }
 
 /// Whether both instances gave the same answer. A limit that only one of them met says nothing about purity, since an instance that has

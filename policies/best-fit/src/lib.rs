@@ -1,7 +1,7 @@
 //! `best-fit`: the node that is fullest once the pod is placed, cpu and GPUs weighing the same.
 //!
-//! The baseline of Weng et al., "Beware of Fragmentation" (USENIX ATC'23): trunc(100 (1 - (0.5 cpu_left / 128000 + 0.5 gpu_left / 8000))),
-//! where `left` is what is left after placing and the divisors are the largest node of the trace. The paper then stretches the scores of
+//! The baseline of Weng et al., "Beware of Fragmentation" (USENIX ATC'23): `trunc(100 (1 - (0.5 cpu / 128000 + 0.5 gpu / 8000)))`,
+//! where `cpu` and `gpu` are what is left after placing and the divisors are the largest node of the trace. The paper then stretches the scores of
 //! all feasible nodes to 0..100. That keeps their order (the raw scores are whole numbers at most 100 apart, so no two of them merge) and
 //! would make a node's score depend on other nodes, so it is left out here.
 

@@ -33,7 +33,7 @@ fn company(gpu_pods: u32, like_pods: u32, free: u32) -> i32 {
         (all, like) if all == like => 75,
         _ => 50,
     };
-    base + 25 * (GPU - free as i32) / GPU
+    base + 25 * (GPU - free.cast_signed()) / GPU
 }
 
 impl Partitioner for Clustering {

@@ -1,25 +1,26 @@
 //! `fragmentation`, the default policy: the place that costs the least of what the expected mix could use.
 //!
-//! Shares, whole GPUs and pods without GPU are scored by one of two rules, chosen by the setting `scoring`: [`capacity`] (the default) or
-//! [`fgd`], the published fragmentation gradient descent. MIG partitions have a counterpart of their own, [`mig`]. All of them compare
-//! the cluster before and after with the mix that the host expects; what they derive from the mix is kept until it changes (`memo`).
+//! Shares, whole GPUs and pods without GPU are scored by one of two rules, chosen by the setting `scoring`: usable capacity (the default,
+//! module `usable`) or the published fragmentation gradient descent (module `fgd`). MIG partitions have a rule of their own (module
+//! `mig`). All of them look at what the place leaves for the mix that the host expects; what they derive from the mix is kept until it
+//! changes (module `memo`).
 
-mod capacity;
 mod fgd;
 mod memo;
 mod mig;
 mod tables;
 mod taking;
+mod usable;
 
 use std::cell::RefCell;
 
 use partita_sdk::{Issue, Partitioner, Policy, Question, Refusal};
 use serde::Deserialize;
 
-use capacity::Value;
 use memo::Memo;
 use mig::Rooms;
 use tables::Tables;
+use usable::Value;
 
 /// The rule for shares, whole GPUs and pods without GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -27,7 +28,7 @@ use tables::Tables;
 pub enum Scoring {
     /// Usable capacity at the price of its model.
     #[default]
-    Capacity,
+    Usable,
     /// Fragmentation gradient descent.
     Fgd,
 }
@@ -61,15 +62,18 @@ impl Policy for Fragmentation {
   "properties": {
     "scoring": {
       "description": "The rule for everything but MIG partitions: usable capacity at the price of its model, or fragmentation gradient descent (USENIX ATC'23).",
-      "enum": ["capacity", "fgd"],
-      "default": "capacity"
+      "enum": ["usable", "fgd"],
+      "default": "usable"
     }
   }
 }"#;
     const READS: &[&str] = &[
         "models.gpus",
+        "models.slots",
+        "shapes.*",
         "profiles.*",
         "nodes.cpu-free",
+        "nodes.cpu-capacity",
         "nodes.gpu-start",
         "gpus.model",
         "gpus.free",

@@ -289,7 +289,7 @@ mod tests {
         mix(|tables| {
             for case in 0..4_000u32 {
                 let pick = |position: u32| case.wrapping_mul(2_654_435_761).rotate_left(position * 5) as usize;
-                let free: Vec<u32> = (0..1 + case % 8).map(|gpu| FREE[pick(gpu) % FREE.len()]).collect();
+                let free: Vec<u32> = (0..=case % 8).map(|gpu| FREE[pick(gpu) % FREE.len()]).collect();
                 let (model, mig) = (vec![case / 8 % 2; free.len()], vec![0; free.len()]);
                 let gpus = Gpus { model: &model, free: &free, mig: &mig };
                 let level = tables.level(pick(6) as u32 % 70);

@@ -30,9 +30,9 @@ const WHOLE: u32 = 1000;
 
 /// The score of a node with that much `free` on each GPU, for a pod of `count` GPUs with `milli` of each.
 fn tightness(free: &[u32], count: u32, milli: u32) -> i32 {
-    let whole = free.iter().filter(|&&left| left == WHOLE).count();
-    if whole == free.len() {
-        return (33 - whole as i32).max(whole as i32);
+    if free.iter().all(|&left| left == WHOLE) {
+        let gpus = (free.len() as u32).cast_signed();
+        return (33 - gpus).max(gpus);
     }
     // The taken GPUs are the `count` with the least left that still fit; equals are interchangeable here, so no order among them.
     let mut left = 0;
@@ -41,14 +41,14 @@ fn tightness(free: &[u32], count: u32, milli: u32) -> i32 {
     while missing > 0 {
         let Some(next) = free.iter().copied().filter(|&left| left >= floor).min() else { break };
         if next == WHOLE {
-            return (50 - missing as i32).max(33);
+            return (50 - missing.cast_signed()).max(33);
         }
         let alike = missing.min(free.iter().filter(|&&left| left == next).count() as u32);
         left += alike * (next * 100 / WHOLE);
         missing -= alike;
         floor = next + 1;
     }
-    (100 - (left / 10) as i32).max(50)
+    (100 - (left / 10).cast_signed()).max(50)
 }
 
 impl Partitioner for Packing {

@@ -102,7 +102,8 @@ pub struct Demands<'a> {
     pub profiles: &'a [u32],
 }
 
-/// What a policy sees of the cluster in one question.
+/// What a policy sees of the cluster in one question. The columns of a table of which the policy reads nothing (see
+/// [`Policy::READS`](crate::Policy::READS)) may be empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct View<'a> {
     /// The only randomness, drawn by the host for each decision.

@@ -41,6 +41,8 @@
 //! A policy speaks up through [`log`]; a panic is a trap for the host, and its message goes to the log first.
 
 #[cfg(any(target_arch = "wasm32", test))]
+// Components receive blocks, native policies columns.
+#[cfg(any(target_arch = "wasm32", test))]
 mod block;
 mod columns;
 #[cfg(target_arch = "wasm32")]
@@ -52,6 +54,7 @@ mod partitioner;
 mod policy;
 mod quota;
 mod rows;
+mod score;
 
 pub use columns::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, SCORE_MAX, Shapes, View};
 pub use log::{Level, log};
@@ -60,6 +63,7 @@ pub use partitioner::{LayoutQuestion, Movable, MoveQuestion, Moves, Partitioner,
 pub use policy::{Issue, NoSettings, Policy, Refusal, configured};
 pub use quota::{Quota, QuotaView, Quotas, Requests, Verdict, VictimQuestion, Victims};
 pub use rows::{Candidate, Demand, Gpu, Node, NodeCandidates, Profile, Shape};
+pub use score::compress;
 
 /// Exports a [`Partitioner`] as a component of the world `partitioner`. Natively it expands to nothing.
 #[macro_export]

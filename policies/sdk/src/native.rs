@@ -119,3 +119,67 @@ impl<P: Partitioner> Native for Adapter<P> {
         ready(&mut self.policy)?.choose_moves(question)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::columns::Candidates;
+
+    #[derive(Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Settings {
+        score: i32,
+    }
+
+    struct Constant(i32);
+
+    impl Policy for Constant {
+        type Settings = Settings;
+        const NAME: &str = "constant";
+        const VERSION: &str = "2.0.0";
+        const READS: &[&str] = &["nodes.*"];
+        fn new(settings: Settings) -> Result<Self, Vec<Issue>> {
+            if settings.score < 0 { Err(vec![Issue::new("/score", "at least 0")]) } else { Ok(Self(settings.score)) }
+        }
+    }
+
+    impl Partitioner for Constant {
+        fn score(&self, question: &Question<'_>, scores: &mut Vec<i32>) -> Result<(), Refusal> {
+            scores.resize(question.candidates.len(), self.0);
+            Ok(())
+        }
+    }
+
+    fn scores(policy: &mut dyn Native) -> Vec<i32> {
+        let candidates = Candidates { node: &[0, 1], ..Candidates::default() };
+        let mut scores = vec![99];
+        policy.score(&Question { view: crate::View::default(), demand: 0, candidates }, &mut scores).unwrap();
+        scores
+    }
+
+    #[test]
+    fn an_unconfigured_policy_has_its_default_settings() {
+        assert_eq!(scores(&mut *Adapter::<Constant>::boxed()), [0, 0]);
+    }
+
+    #[test]
+    fn settings_are_applied_whole_or_not_at_all() {
+        let mut policy = Adapter::<Constant>::boxed();
+        assert_eq!(policy.configure(r#"{"score": 3}"#), Ok(()));
+        assert_eq!(policy.configure(r#"{"score": -1}"#), Err(vec![Issue::new("/score", "at least 0")]));
+        assert_eq!(policy.validate_settings(r#"{"score": 5}"#), Ok(()));
+        assert_eq!(scores(&mut *policy), [3, 3]);
+    }
+
+    #[test]
+    fn what_is_not_overridden_is_declined() {
+        let mut policy = Adapter::<Constant>::boxed();
+        let question = LayoutQuestion { view: crate::View::default(), changes: 4 };
+        assert_eq!(policy.propose_layouts(&question), Err(Refusal::Declined("constant proposes no layouts".into())));
+        let question = MoveQuestion { view: question.view, pods: crate::Movable::default(), changes: 4 };
+        assert_eq!(policy.choose_moves(&question), Err(Refusal::Declined("constant chooses no moves".into())));
+        assert_eq!((policy.describe().name, policy.describe().version, policy.describe().reads), ("constant", "2.0.0", &["nodes.*"][..]));
+    }
+}

@@ -345,3 +345,68 @@ impl Candidates<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::columns::{Demands, Gpus, Nodes, Profiles, Shapes};
+
+    use super::*;
+
+    fn view() -> View<'static> {
+        View {
+            nodes: Nodes { cpu_free: &[4_000, 8_000], gpu_pods: &[1, 2], gpu_start: &[0, 2, 2], ..Nodes::default() },
+            gpus: Gpus { model: &[0, 1], free: &[300, 700], used_slots: &[0, 5], mig: &[0, 1], ..Gpus::default() },
+            profiles: Profiles { size: &[1, 2], ..Profiles::default() },
+            shapes: Shapes { model: &[0, 1], gpus: &[1, 1], cpu_capacity: &[8_000, 8_000], nodes: &[1, 1] },
+            demands: Demands {
+                count: &[1, 2, 1, 0],
+                milli: &[300, 1000, 0, 0],
+                weight: &[5, 0, 2, 0],
+                model_start: &[0, 1, 1, 1, 1],
+                models: &[1],
+                profile_start: &[0, 0, 0, 2, 2],
+                profiles: &[1, 0],
+                ..Demands::default()
+            },
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn nodes_own_their_gpus() {
+        let view = view();
+        assert_eq!(view.node_rows().map(|node| (node.cpu_free(), node.gpus().len())).collect::<Vec<_>>(), [(4_000, 2), (8_000, 0)]);
+        let node = view.node(0);
+        assert_eq!(node.gpus().map(|gpu| (gpu.index(), gpu.free(), gpu.is_mig())).collect::<Vec<_>>(), [(0, 300, false), (1, 700, true)]);
+        assert_eq!((node.shares_free(), node.milli_free(), node.gpu_pods()), (&[300, 700][..], 1000, 1));
+        assert_eq!((view.gpu(1).used_slots(), view.profile(1).size(), view.shape_rows().len()), (5, 2, 2));
+    }
+
+    #[test]
+    fn demands_say_what_kind_they_are() {
+        let view = view();
+        let kinds = |row: usize| (view.demand(row).is_share(), view.demand(row).is_mig(), view.demand(row).total_milli());
+        assert_eq!((kinds(0), kinds(1)), ((true, false, 300), (false, false, 2000)));
+        assert_eq!((kinds(2), kinds(3)), ((false, true, 0), (false, false, 0)));
+        assert_eq!((view.demand(0).accepts(0), view.demand(0).accepts(1), view.demand(1).accepts(7)), (false, true, true));
+        assert_eq!(view.demand(2).profiles(), [1, 0]);
+    }
+
+    #[test]
+    fn the_mix_is_what_has_a_weight() {
+        assert_eq!(view().mix().map(|demand| (demand.index(), demand.weight())).collect::<Vec<_>>(), [(0, 5), (2, 2)]);
+    }
+
+    #[test]
+    fn candidates_group_by_node() {
+        let candidates =
+            Candidates { node: &[3, 3, 0, 7], gpu: &[9, 8, NONE, 2], profile: &[NONE, NONE, NONE, 4], slot: &[NONE, NONE, NONE, 6] };
+        let groups: Vec<_> = candidates.by_node().map(|places| (places.node, places.range.clone())).collect();
+        assert_eq!(groups, [(3, 0..2), (0, 2..3), (7, 3..4)]);
+        let places =
+            candidates.by_node().nth(2).map(|places| places.rows().map(|place| (place.index(), place.node(), place.partition())).collect());
+        assert_eq!(places, Some(vec![(3, 7, Some((4, 6)))]));
+        assert_eq!((candidates.row(0).gpu(), candidates.row(2).gpu(), candidates.row(0).partition()), (Some(9), None, None));
+        assert_eq!((candidates.len(), candidates.is_empty()), (4, false));
+    }
+}

@@ -56,9 +56,9 @@ mod tests {
 
     use super::*;
 
-    fn scores(view: View<'_>, candidates: Candidates<'_>) -> Vec<i32> {
+    fn scores(view: &View<'_>, candidates: Candidates<'_>) -> Vec<i32> {
         let mut scores = Vec::new();
-        Spread.score(&Question { view, demand: 0, candidates }, &mut scores).unwrap();
+        Spread.score(&Question { view: *view, demand: 0, candidates }, &mut scores).unwrap();
         scores
     }
 
@@ -70,7 +70,7 @@ mod tests {
             demands: Demands { count: &[1], milli: &[100], ..Demands::default() },
             ..View::default()
         };
-        let scores = scores(view, Candidates { node: &[0, 0, 1, 2], gpu: &[0, 1, 2, 4], ..Candidates::default() });
+        let scores = scores(&view, Candidates { node: &[0, 0, 1, 2], gpu: &[0, 1, 2, 4], ..Candidates::default() });
         // 1400 of 2000 free on the first two nodes: 998 * 0.7 = 698.6.
         assert_eq!(scores, [698 * 1001 + 400, 698 * 1001 + 1000, 698 * 1001 + 700, 998 * 1001 + 1000]);
         assert!(scores.iter().all(|score| *score <= SCORE_MAX));
@@ -87,7 +87,7 @@ mod tests {
             ..Nodes::default()
         };
         let view = View { nodes, demands: Demands { count: &[0], ..Demands::default() }, ..View::default() };
-        let scores = scores(view, Candidates { node: &[0, 1], gpu: &[NONE, NONE], ..Candidates::default() });
+        let scores = scores(&view, Candidates { node: &[0, 1], gpu: &[NONE, NONE], ..Candidates::default() });
         assert_eq!(scores, [499 * 1001, 399 * 1001]);
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{Engines, Grid, Placement, SlotMask};
 
-/// The most layouts of one grid. Known grids have up to 2,319; at this limit a table takes 2 MiB and half a second. A hostile grid of
+/// The most layouts of one grid. Known grids have up to 2,319; at this limit a table takes 2 MiB and 0.1 s. A hostile grid of
 /// twelve slots could have millions.
 pub const LAYOUTS_MAX: usize = 16_384;
 /// The most maximal counts that the classes of one grid keep together; known grids keep below 10,000.

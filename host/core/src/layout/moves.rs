@@ -163,16 +163,16 @@ fn planned(gpus: &[Occupancy<'_>], movers: &[&Holder], wants: &[Want]) -> Verdic
     let same_kind = |from: &(u8, Placement), one: &Placed| {
         gpus[usize::from(from.0)].model == gpus[usize::from(one.gpu)].model && from.1.profile == one.placement.profile
     };
-    let mut moves = Vec::new();
+    let mut steps = Vec::new();
     for (id, from) in leaving {
         if let Some(row) = moved.iter().position(|one| same_kind(&from, one)) {
             let to = moved.remove(row);
-            moves.push(Move { id, from, to: (to.gpu, to.placement) });
+            steps.push(Move { id, from, to: (to.gpu, to.placement) });
         }
     }
-    let one_by_one = order(gpus, &mut moves);
+    let one_by_one = order(gpus, &mut steps);
     let cost = movers.iter().map(|holder| u128::from(holder.cost)).sum();
-    Verdict::Possible(Moves { moves, one_by_one, cost, placed: wanted, destroyed })
+    Verdict::Possible(Moves { moves: steps, one_by_one, cost, placed: wanted, destroyed })
 }
 
 /// Brings the moves into an order in which each finds its place free; false if there is none, then they keep theirs.

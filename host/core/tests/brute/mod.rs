@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod arranged;
+
 use partita_core::{
     layout::{Held, Layouts, Occupancy, Want},
     model::{Grid, Placement, catalog},
@@ -9,52 +11,52 @@ use partita_core::{
 
 /// A GPU: its grid, its model's number, partitions in use and warm ones.
 #[derive(Clone, Debug)]
-pub struct Gpu<'g> {
-    pub grid: &'g Grid,
-    pub model: u32,
-    pub used: Vec<Placement>,
-    pub warm: Vec<Placement>,
+pub(crate) struct Gpu<'g> {
+    pub(crate) grid: &'g Grid,
+    pub(crate) model: u32,
+    pub(crate) used: Vec<Placement>,
+    pub(crate) warm: Vec<Placement>,
 }
 
 impl Gpu<'_> {
-    pub fn seen<'l>(&self, layouts: &'l Layouts) -> Occupancy<'l> {
+    pub(crate) fn seen<'l>(&self, layouts: &'l Layouts) -> Occupancy<'l> {
         Occupancy::new(layouts, self.model, &self.used, &self.warm).unwrap()
     }
 }
 
-pub fn grid(model: &str) -> Grid {
+pub(crate) fn grid(model: &str) -> Grid {
     catalog::builtin(model).unwrap().grid.unwrap()
 }
 
 /// Where a profile may be placed beside others.
-pub fn places(grid: &Grid, others: &[Placement], profile: u8) -> Vec<Placement> {
+pub(crate) fn places(grid: &Grid, others: &[Placement], profile: u8) -> Vec<Placement> {
     let all = (0..grid.slots).map(|start| Placement { profile, start });
     all.filter(|&one| grid.admits(others, one)).collect()
 }
 
 /// Whether partitions can be on one GPU together.
-pub fn legal(grid: &Grid, partitions: &[Placement]) -> bool {
+pub(crate) fn legal(grid: &Grid, partitions: &[Placement]) -> bool {
     (0..partitions.len()).all(|row| grid.admits(&partitions[..row], partitions[row]))
 }
 
 /// Whether profiles fit beside others on one GPU.
-pub fn fits(grid: &Grid, others: &[Placement], wanted: &[u8]) -> bool {
+pub(crate) fn fits(grid: &Grid, others: &[Placement], wanted: &[u8]) -> bool {
     let Some((&first, rest)) = wanted.split_first() else { return true };
     places(grid, others, first).into_iter().any(|one| fits(grid, &[others, &[one]].concat(), rest))
 }
 
 /// How many partitions of a profile fit beside others.
-pub fn room(grid: &Grid, others: &[Placement], profile: u8) -> u32 {
+pub(crate) fn room(grid: &Grid, others: &[Placement], profile: u8) -> u32 {
     places(grid, others, profile).into_iter().map(|one| 1 + room(grid, &[others, &[one]].concat(), profile)).max().unwrap_or(0)
 }
 
 /// The partitions wanted, one after the other, as the rows of the profile on each GPU.
-pub fn each(wants: &[Want]) -> Vec<Vec<Option<u8>>> {
+pub(crate) fn each(wants: &[Want]) -> Vec<Vec<Option<u8>>> {
     wants.iter().flat_map(|want| vec![want.rows.clone(); want.count as usize]).collect()
 }
 
 /// Whether partitions fit on several GPUs.
-pub fn fits_on(gpus: &[Gpu<'_>], wanted: &[Vec<Option<u8>>]) -> bool {
+pub(crate) fn fits_on(gpus: &[Gpu<'_>], wanted: &[Vec<Option<u8>>]) -> bool {
     let Some((first, rest)) = wanted.split_first() else { return true };
     for (index, profile) in first.iter().enumerate() {
         let Some(profile) = *profile else { continue };
@@ -70,18 +72,13 @@ pub fn fits_on(gpus: &[Gpu<'_>], wanted: &[Vec<Option<u8>>]) -> bool {
 }
 
 /// (made, destroyed, changed, touched) of the best way to place partitions, of all ways.
-pub fn cheapest(gpus: &[Gpu<'_>], wanted: &[Vec<Option<u8>>]) -> Option<(u32, u32, u32, u32)> {
+pub(crate) fn cheapest(gpus: &[Gpu<'_>], wanted: &[Vec<Option<u8>>]) -> Option<(u32, u32, u32, u32)> {
     let mut best = None;
     try_all(gpus, wanted, &mut vec![Vec::new(); gpus.len()], &mut best);
     best
 }
 
-fn try_all(
-    gpus: &[Gpu<'_>],
-    wanted: &[Vec<Option<u8>>],
-    placed: &mut Vec<Vec<Placement>>,
-    best: &mut Option<(u32, u32, u32, u32)>,
-) {
+fn try_all(gpus: &[Gpu<'_>], wanted: &[Vec<Option<u8>>], placed: &mut Vec<Vec<Placement>>, best: &mut Option<(u32, u32, u32, u32)>) {
     let Some((first, rest)) = wanted.split_first() else {
         let mut cost = (0, 0, 0, 0);
         for (gpu, placed) in gpus.iter().zip(placed.iter()) {
@@ -116,12 +113,12 @@ fn must_go(gpu: &Gpu<'_>, placed: &[Placement]) -> u32 {
 }
 
 /// (number, cost) of the victims, of all sets.
-pub fn victims(gpus: &[Gpu<'_>], held: &[Held], wanted: &[Vec<Option<u8>>]) -> Option<(usize, u128)> {
+pub(crate) fn victims(gpus: &[Gpu<'_>], held: &[Held], wanted: &[Vec<Option<u8>>]) -> Option<(usize, u128)> {
     leavers(gpus, held, usize::MAX, |after, _| fits_on(after, wanted))
 }
 
 /// (number, cost) of the movers, of all sets of at most `max`.
-pub fn movers(gpus: &[Gpu<'_>], held: &[Held], wanted: &[Vec<Option<u8>>], max: usize) -> Option<(usize, u128)> {
+pub(crate) fn movers(gpus: &[Gpu<'_>], held: &[Held], wanted: &[Vec<Option<u8>>], max: usize) -> Option<(usize, u128)> {
     leavers(gpus, held, max, |after, gone| {
         let mut all = wanted.to_vec();
         for one in gone {
@@ -132,12 +129,7 @@ pub fn movers(gpus: &[Gpu<'_>], held: &[Held], wanted: &[Vec<Option<u8>>], max: 
     })
 }
 
-fn leavers(
-    gpus: &[Gpu<'_>],
-    held: &[Held],
-    max: usize,
-    helps: impl Fn(&[Gpu<'_>], &[Held]) -> bool,
-) -> Option<(usize, u128)> {
+fn leavers(gpus: &[Gpu<'_>], held: &[Held], max: usize, helps: impl Fn(&[Gpu<'_>], &[Held]) -> bool) -> Option<(usize, u128)> {
     let mut ids: Vec<u32> = held.iter().map(|one| one.id).collect();
     ids.sort_unstable();
     ids.dedup();

@@ -82,9 +82,9 @@ impl Grid {
         }
         let once = if profile.variant().once() { 1 } else { u8::MAX };
         let share = |total: u8, each: u8| total.checked_div(each).unwrap_or(u8::MAX);
-        let (all, one) = (self.engines, profile.engines);
-        let engines = [(all.decoder, one.decoder), (all.encoder, one.encoder), (all.jpeg, one.jpeg), (all.ofa, one.ofa)];
-        let engines = engines.into_iter().map(|(total, each)| share(total, each)).min().unwrap_or(u8::MAX);
+        let (total, part) = (self.engines, profile.engines);
+        let pairs = [(total.decoder, part.decoder), (total.encoder, part.encoder), (total.jpeg, part.jpeg), (total.ofa, part.ofa)];
+        let engines = pairs.into_iter().map(|(total, each)| share(total, each)).min().unwrap_or(u8::MAX);
         (count.min(255) as u8).min(share(self.compute, profile.compute)).min(once).min(engines)
     }
 

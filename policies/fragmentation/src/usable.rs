@@ -4,25 +4,27 @@
 //! GPU pods of the expected mix ask per milli-core, its usable capacity is U = min(free milli-GPU, R times free cpu). A place costs
 //!
 //! - what the pod takes from U,
-//! - plus an eighth of what it makes useless on the GPU it takes: W(left after) - W(left before), where W(r) is the mean rest of a GPU with
+//! - plus a tenth of what it makes useless on the GPU it takes: W(left after) - W(left before), where W(r) is the mean rest of a GPU with
 //!   r free that is filled with copies of one kind of demand,
 //! - times the squared price of the node.
 //!
 //! The cheapest place wins. Very many cost exactly what the pod takes, and the host's order decides among them: first-fit, which is what
-//! keeps whole nodes together. Hence no rounding before the last step. A pod without GPU goes to nodes without GPU first, else it adds an
-//! eighth of R times the cpu that it leaves free, unpriced: where cpu is scarce, nodes that are nearly full of it get the rest.
+//! keeps whole nodes together. Hence nothing is rounded before the last step, and that step keeps ties. A pod without GPU goes to nodes
+//! without GPU first; elsewhere it adds a tenth of R times the cpu that it leaves free, unpriced, so that nodes that are nearly full of
+//! cpu get the rest.
 //!
 //! The price says how much the mix wants nodes of a shape: the demand that falls on their GPUs relative to the average GPU, if every kind
 //! of demand spreads evenly over the GPUs that serve it. A kind that asks several GPUs falls only on nodes that could hold it when empty.
 //! Prices lie between 1/16 and 16. The square is there because unconstrained kinds can go elsewhere, so that the even spread understates
 //! scarcity.
 //!
-//! The constants were chosen on the traces of Weng et al. (USENIX ATC'23) at 100 % arrived: on their five main traces it allocates 95.5 %
-//! of the GPUs on average, where the better of first-fit and FGD on each comes to 94.7 %.
+//! The constants (the tenths and the square) were chosen on the traces of Weng et al. (USENIX ATC'23) at 100 % arrived: on their five
+//! main traces the rule allocates 95.5 % of the GPUs on average, where the better of first-fit and FGD on each comes to 94.7 %.
 //!
-//! Numbers are fixed-point integers; the constants say how many bits follow the point.
+//! Numbers are fixed-point integers; the constants say how many bits follow the point. A score has both those of milli-GPU and those of a
+//! squared price and stays below 2^58 for nodes of 16 GPUs.
 
-use partita_sdk::{Demand, NONE, Question, SCORE_MAX, View};
+use partita_sdk::{Demand, NONE, Question, View, compress};
 
 use crate::taking;
 
@@ -32,14 +34,13 @@ const MILLI: u32 = 16;
 const RATE_MAX: u32 = 1 << 30;
 /// Bits after the point of a price, and half of those of its square.
 const PRICE: u32 = 8;
-/// Bits after the point of the load from which prices are made.
-const LOAD: u32 = 20;
 /// A price of 1/16 and of 16.
-const PRICES: (i64, i64) = (1 << (PRICE - 4), 1 << (PRICE + 4));
-/// The weight of U against the terms that count an eighth. Scores are in eighths of a milli-GPU.
-const EIGHTHS: i64 = 8;
-/// The score of a node without GPU before its free cpu is taken off: it has nothing to lose, so it comes before all others.
-const WITHOUT_GPU: i64 = SCORE_MAX as i64;
+const PRICES: (u128, u128) = (1 << (PRICE - 4), 1 << (PRICE + 4));
+/// The weight of U against the terms that count a tenth.
+const TENTHS: i64 = 10;
+/// The score of a node without GPU, for a pod without GPU, before the free cpu is taken off: it has nothing to lose, so it comes before
+/// all nodes with GPUs, whose scores are at most 0.
+const WITHOUT_GPU: u32 = 1 << 20;
 /// A GPU, milli-GPU.
 const WHOLE: usize = 1000;
 
@@ -166,9 +167,9 @@ impl Value {
                         shares.iter().zip(after).map(|(&before, after)| self.rest(after) - self.rest(before)).sum()
                     };
                     let price = if model == state.shape.0 { state.price } else { self.price(state.shape_of(model, models)) };
-                    -((price * (state.lost + wasted)) >> (2 * PRICE + MILLI))
+                    compress(-price * (state.lost + wasted))
                 };
-                scores.push(score.clamp(-i64::from(SCORE_MAX), i64::from(SCORE_MAX)) as i32);
+                scores.push(score);
             }
         }
     }
@@ -182,12 +183,16 @@ impl Value {
             same += u32::from(model == first);
         }
         let cpu_left = cpu.saturating_sub(ask.cpu);
-        let lost = EIGHTHS * (self.usable(cpu, free) - self.usable(cpu_left, free.saturating_sub(ask.total)));
-        let spare = i64::from(cpu_left) * self.spare;
+        let lost = TENTHS * (self.usable(cpu, free) - self.usable(cpu_left, free.saturating_sub(ask.total)));
         let shape = (first, same, cpu_capacity);
         let price = self.price(shape);
-        let without_gpu =
-            if models.is_empty() { WITHOUT_GPU - (spare >> MILLI) } else { -((((lost * price) >> (2 * PRICE)) + spare) >> MILLI) };
+        let without_gpu = if models.is_empty() {
+            i64::from(WITHOUT_GPU - cpu_left.min(WITHOUT_GPU - 1))
+        } else {
+            // The bound keeps the sum within 64 bits, whatever a node claims to have of cpu.
+            -(price * lost + ((i64::from(cpu_left) * self.spare).min(1 << 42) << (2 * PRICE)))
+        };
+        let without_gpu = compress(without_gpu);
         State { lost, shape, price, without_gpu }
     }
 }
@@ -204,13 +209,13 @@ struct Ask {
 /// What the places of a node share.
 #[derive(Clone, Copy, Debug)]
 struct State {
-    /// Eight times what the pod takes of the usable capacity.
+    /// Ten times what the pod takes of the usable capacity.
     lost: i64,
     /// The shape by the model of the first GPU, and its price.
     shape: Shape,
     price: i64,
     /// The score of a pod that asks no GPU.
-    without_gpu: i64,
+    without_gpu: i32,
 }
 
 impl State {
@@ -230,19 +235,19 @@ fn prices(view: &View<'_>, kinds: &[(Demand<'_>, u128)], total: u128) -> Vec<(Sh
         .map(|row| ((row.model(), row.gpus(), row.cpu_capacity()), u128::from(row.gpus()) * u128::from(row.nodes())))
         .collect();
     let all: u128 = shapes.iter().map(|(_, gpus)| gpus).sum();
-    // Load of the GPUs of every shape, where 1 is that of the average GPU.
+    // The demand that falls on the GPUs of every shape, as if all GPUs were of that shape.
     let mut loads = vec![0u128; shapes.len()];
     for (demand, milli) in kinds {
         let takes = |&(model, gpus, cpu): &Shape| {
             serves(view, demand, model) && (demand.count() == 1 || demand.count() <= gpus && demand.cpu() <= cpu)
         };
         let supply: u128 = shapes.iter().filter(|(shape, _)| takes(shape)).map(|(_, gpus)| gpus).sum();
-        let Some(load) = ((milli << LOAD) * all).checked_div(supply * total) else { continue };
+        let Some(load) = (milli * all).checked_div(supply) else { continue };
         for ((shape, _), sum) in shapes.iter().zip(&mut loads) {
             *sum += if takes(shape) { load } else { 0 };
         }
     }
-    let price = |load: u128| i64::try_from(load >> (LOAD - PRICE)).unwrap_or(i64::MAX).clamp(PRICES.0, PRICES.1);
+    let price = |load: u128| ((load << PRICE) / total).clamp(PRICES.0, PRICES.1) as i64;
     let mut prices: Vec<(Shape, i64)> = shapes.iter().zip(loads).map(|((shape, _), load)| (*shape, price(load).pow(2))).collect();
     prices.sort_unstable();
     prices
@@ -255,13 +260,18 @@ mod tests {
     use super::*;
 
     /// The scores of all places of one node, candidates given by GPU row.
-    fn scores(view: View<'_>, demand: usize, gpu: &[u32]) -> Vec<i32> {
-        let (node, none) = (vec![0; gpu.len()], vec![NONE; gpu.len()]);
-        let candidates = Candidates { node: &node, gpu, profile: &none, slot: &none };
-        let question = Question { view, demand, candidates };
+    fn scores(view: &View<'_>, demand: usize, gpu: &[u32]) -> Vec<i32> {
+        let (zeros, nones) = (vec![0; gpu.len()], vec![NONE; gpu.len()]);
+        let candidates = Candidates { node: &zeros, gpu, profile: &nones, slot: &nones };
+        let question = Question { view: *view, demand, candidates };
         let mut scores = Vec::new();
-        Value::of(&view).score(&question, &mut scores);
+        Value::of(view).score(&question, &mut scores);
         scores
+    }
+
+    /// The score of so many tenths of a milli-GPU at the average price.
+    fn tenths(tenths: i64) -> i32 {
+        compress(tenths << (MILLI + 2 * PRICE))
     }
 
     /// One kind of half a GPU with 4 cores, so R is 0.125; a node with 10 of 16 cores and 500 and 800 milli-GPU free.
@@ -286,29 +296,29 @@ mod tests {
 
     #[test]
     fn a_place_costs_the_usable_capacity_and_the_rest() {
-        // Usable before: min(1300, 1250); after 300 milli-GPU and 2 cores: min(1000, 1000). Lost 250, in eighths 2000.
+        // Usable before: min(1300, 1250); after 300 milli-GPU and 2 cores: min(1000, 1000). Lost 250, in tenths 2500.
         // 500 - 300 leaves a rest of 200 where there was none; 800 - 300 leaves none where there was one of 300.
-        assert_eq!(scores(view(&[4_000, 2_000], &[500, 300], &[1, 1]), 1, &[0, 1]), [-2_000 - 200, -2_000 + 300]);
+        assert_eq!(scores(&view(&[4_000, 2_000], &[500, 300], &[1, 1]), 1, &[0, 1]), [-2_500 - 200, -2_500 + 300].map(tenths));
     }
 
     #[test]
     fn a_pod_without_gpu_pays_for_stranded_gpus_and_for_free_cpu() {
         // Usable after 2 cores: min(1300, 1000), lost 250; 8 cores left are worth 1000 milli-GPU.
-        assert_eq!(scores(view(&[4_000, 2_000], &[500, 0], &[1, 0]), 1, &[NONE]), [-2_000 - 1_000]);
+        assert_eq!(scores(&view(&[4_000, 2_000], &[500, 0], &[1, 0]), 1, &[NONE]), [-2_500 - 1_000].map(tenths));
     }
 
     #[test]
     fn a_pod_without_gpu_goes_to_nodes_without_gpu_first() {
         let mut view = view(&[4_000, 2_000], &[500, 0], &[1, 0]);
         view.nodes.gpu_start = &[0, 0];
-        assert_eq!(scores(view, 1, &[NONE]), [1_000_000 - 1_000]);
+        assert_eq!(scores(&view, 1, &[NONE]), [(1 << 20) - 8_000].map(compress));
     }
 
     #[test]
     fn without_a_mix_first_fit_decides() {
         let mut view = view(&[4_000, 2_000], &[500, 300], &[1, 1]);
         view.demands.weight = &[0, 0];
-        assert_eq!(scores(view, 1, &[0, 1]), [-300 * 8; 2]);
+        assert_eq!(scores(&view, 1, &[0, 1]), [-300 * 10; 2].map(tenths));
     }
 
     #[test]
