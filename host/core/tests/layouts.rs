@@ -320,3 +320,17 @@ fn of_a_pod_that_moves_a_partition_that_can_stay_stays() {
     let plan = moves(&gpus, &held, &[Want { rows: vec![grid.resolve("4g.24gb").ok(), None], count: 1 }], 1).plan().unwrap();
     assert_eq!((plan.moves.len(), plan.moves[0].from.0, plan.moves[0].to.0, plan.cost), (1, 0, 1, 1));
 }
+
+#[test]
+fn two_asks_for_one_profile_are_dealt_out_as_they_may_be_placed() {
+    let grid = grid("A30");
+    let table = Layouts::of(&grid).unwrap();
+    let gpus = [Occupancy::new(&table, 0, &[], &[]).unwrap(); 2];
+    let whole = grid.resolve("4g.24gb").ok();
+    let anywhere = Want { rows: vec![whole, whole], count: 1 };
+    let only_first = Want { rows: vec![whole, None], count: 1 };
+    let wants = [anywhere, only_first];
+    assert_eq!(possible(&gpus, &wants), Verdict::Possible(()));
+    let placed = pack(&gpus, &wants).plan().unwrap().placed;
+    assert_eq!(placed.iter().map(|one| (one.gpu, one.want)).collect::<Vec<_>>(), [(0, 1), (1, 0)]);
+}

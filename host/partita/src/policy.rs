@@ -56,9 +56,9 @@ fn list(format: Output) -> Result<ExitCode> {
 fn check(spec: &PolicySpec, format: Output) -> Result<ExitCode> {
     let report = host()?.inspect(&bytes(spec)?, &spec.settings);
     if format == Output::Json {
-        output::json(&report)?
+        output::json(&report)?;
     } else {
-        print_report(spec, &report)?
+        print_report(spec, &report)?;
     }
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -94,9 +94,9 @@ fn bench(spec: &PolicySpec, format: Output) -> Result<ExitCode> {
     let mut loaded = host()?.load(&spec.label, &bytes(spec)?, &spec.settings, partita_policy::Limits::default())?;
     let bench = loaded.policy.bench().with_context(|| format!("policy {} did not answer", spec.label))?;
     if format == Output::Json {
-        output::json(&bench)?
+        output::json(&bench)?;
     } else {
-        print_bench(spec, &bench)?
+        print_bench(spec, &bench)?;
     }
     Ok(ExitCode::SUCCESS)
 }

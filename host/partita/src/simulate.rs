@@ -168,9 +168,9 @@ fn print(outcome: &Outcome, report: Option<&Path>) -> Result<()> {
     output::line(&format!("{}: {} pods, {} of them ask for a GPU\n", output::bold(&facts.workload), facts.arrivals, facts.gpu_arrivals))?;
     let dropping = facts.options.unplaceable == Unplaceable::Drop;
     if dropping {
-        order_table(&outcome.runs)?
+        order_table(&outcome.runs)?;
     } else {
-        queue_table(&outcome.runs)?
+        queue_table(&outcome.runs)?;
     }
     for run in &outcome.runs {
         notes(run)?;

@@ -10,6 +10,7 @@ const COLUMNS: usize = 38;
 
 /// Tables that a policy is sent: those of which it reads something, and the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "it is a set: one flag a table")]
 pub(crate) struct Tables {
     models: bool,
     shapes: bool,

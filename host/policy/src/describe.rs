@@ -81,7 +81,7 @@ impl Info {
         }
     }
 
-    /// What the core must know of the columns read. Without `demands.weight` a policy sees the asked demand alone (see [`project`]), so
+    /// What the core must know of the columns read. Without `demands.weight` a policy sees the asked demand alone, so
     /// that only naming it makes answers depend on the mix.
     #[must_use]
     pub fn reads(&self) -> Reads {

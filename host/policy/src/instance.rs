@@ -126,11 +126,12 @@ impl Instance {
         let mut store = Store::new(module.pre.engine(), State { log: module.log.clone(), memory });
         store.limiter(|state| &mut state.memory);
         store.set_max_component_handles(HANDLES);
-        prepare(&mut store, limits.setup_fuel, limits);
+        let budget = Budget::of(limits.setup_fuel, limits);
+        prepare(&mut store, budget);
         match module.pre.instantiate(&mut store) {
             Ok(world) => Ok(Self { store, world, limits, block: Vec::new() }),
             // Without a trap no code of the policy ran, so it is the types that do not fit.
-            Err(error) if error.is::<Trap>() || error.is::<OverLimit>() => Err(StartError::Fault(fault(&error, &module.log))),
+            Err(error) if error.is::<Trap>() || error.is::<OverLimit>() => Err(StartError::Fault(fault(&error, &module.log, budget))),
             Err(error) => Err(StartError::Mismatch(error)),
         }
     }
@@ -139,7 +140,7 @@ impl Instance {
     pub(crate) fn configured(module: &Module, settings: &str) -> Result<Self, Fault> {
         let mut instance = Self::start(module).map_err(|error| match error {
             StartError::Fault(fault) => fault,
-            StartError::Mismatch(error) => fault(&error, &module.log),
+            StartError::Mismatch(error) => fault(&error, &module.log, Budget::of(module.limits.setup_fuel, module.limits)),
         })?;
         match instance.configure(settings)? {
             Ok(()) => Ok(instance),
@@ -207,18 +208,34 @@ impl Instance {
         reply: usize,
         run: impl FnOnce(&Partitioner, &mut Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, Fault> {
-        prepare(&mut self.store, fuel, self.limits);
-        self.store.set_hostcall_fuel(self.limits.reply_bytes.saturating_add(reply));
-        run(&self.world, &mut self.store).map_err(|error| fault(&error, &self.store.data().log))
+        let mut budget = Budget::of(fuel, self.limits);
+        budget.reply = budget.reply.saturating_add(reply);
+        prepare(&mut self.store, budget);
+        run(&self.world, &mut self.store).map_err(|error| fault(&error, &self.store.data().log, budget))
     }
 }
 
-/// Sets the budgets of the next call.
-fn prepare(store: &mut Store<State>, fuel: u64, limits: Limits) {
+/// What one call may use.
+#[derive(Clone, Copy)]
+struct Budget {
+    fuel: u64,
+    /// Bytes handed to the host at once.
+    reply: usize,
+    wall_ms: u64,
+}
+
+impl Budget {
+    fn of(fuel: u64, limits: Limits) -> Self {
+        Self { fuel, reply: limits.reply_bytes, wall_ms: limits.wall_ms }
+    }
+}
+
+/// Sets the budget of the next call.
+fn prepare(store: &mut Store<State>, budget: Budget) {
     // Fails only in an engine without fuel, and this one has it; a store without fuel would refuse to run.
-    let _ = store.set_fuel(fuel);
-    store.set_epoch_deadline(engine::ticks(limits.wall_ms));
-    store.set_hostcall_fuel(limits.reply_bytes);
+    let _ = store.set_fuel(budget.fuel);
+    store.set_epoch_deadline(engine::ticks(budget.wall_ms));
+    store.set_hostcall_fuel(budget.reply);
     store.data().log.begin();
 }
 
@@ -242,7 +259,7 @@ pub(crate) fn list(issues: &[Issue]) -> String {
 }
 
 /// What `error` means: its cause, and a detail that names the trap, the functions and the policy's last words.
-fn fault(error: &wasmtime::Error, log: &Log) -> Fault {
+fn fault(error: &wasmtime::Error, log: &Log, budget: Budget) -> Fault {
     let root = error.root_cause().to_string();
     let cause = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Cause::Fuel,
@@ -252,7 +269,12 @@ fn fault(error: &wasmtime::Error, log: &Log) -> Fault {
         None if root.contains(OVERSIZE) => Cause::Oversize,
         Some(_) | None => Cause::Trap,
     };
-    let mut detail = root;
+    let mut detail = match cause {
+        Cause::Fuel => format!("it used up its fuel of {}", budget.fuel),
+        Cause::Deadline => format!("it ran for more than {} ms", budget.wall_ms),
+        Cause::Oversize => format!("it handed over more than {} bytes at once", budget.reply),
+        _ => root.trim_start_matches("wasm trap: ").to_owned(),
+    };
     let frames = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
     // Writing to a string cannot fail.
     if !frames.is_empty() {

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_bench::{
     openb::{self, BASELINES, Done, SEEDS, TRACES},
-    table,
+    table, wasm,
 };
 use serde::Serialize;
 
@@ -48,6 +48,8 @@ enum Bench {
         #[arg(long, default_values = ["fragmentation", "first-fit", "best-fit"])]
         policy: Vec<String>,
     },
+    /// What the policy host costs, and how it ends every attack that the hostile components make.
+    WasmHost,
     /// Compile a component read from standard input under limits. Run by this program itself, in a process of its own.
     #[command(hide = true, name = partita_policy::Compiler::SUBCOMMAND)]
     Compile,
@@ -75,6 +77,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Bench::OpenbBaselines { data } => baselines(&openb::data(data.clone()), &cli.out),
         Bench::OpenbFragmentation { data } => fragmentation(&openb::data(data.clone()), &cli.out),
         Bench::OpenbTax { data, policy } => tax(&openb::data(data.clone()), policy, &cli.out),
+        Bench::WasmHost => wasm_host(&cli.out),
         Bench::Compile => unreachable!("handled before anything else"),
     }
 }
@@ -104,12 +107,12 @@ fn baselines(data: &Path, out: &Path) -> Result<bool> {
     Ok(rows.iter().all(openb::Reproduced::holds))
 }
 
-/// The figures of `openb-fragmentation`.
+/// The figures of `openb-fragmentation`: mean allocation at 100 %, percent, for each trace.
 #[derive(Serialize)]
-struct Fragmentation {
+struct Allocation {
     traces: [&'static str; 5],
     seeds: [u32; 5],
-    fragmentation: Vec<f64>,
+    ours: Vec<f64>,
     fgd_published: Vec<f64>,
     first_fit: Vec<f64>,
     mean: f64,
@@ -126,10 +129,10 @@ fn fragmentation(data: &Path, out: &Path) -> Result<bool> {
     let (first_fit, _) = openb::whole(&host, data, "first-fit", threads(), &|| bar.inc(1))?;
     bar.finish_and_clear();
     let means = |done: &[Done]| openb::means_at_100(&done.iter().collect::<Vec<_>>());
-    let figures = Fragmentation {
+    let figures = Allocation {
         traces: TRACES,
         seeds: SEEDS,
-        fragmentation: means(&ours)?,
+        ours: means(&ours)?,
         fgd_published: published_means(data, "06-FGD")?,
         first_fit: means(&first_fit)?,
         mean: 0.0,
@@ -140,7 +143,7 @@ fn fragmentation(data: &Path, out: &Path) -> Result<bool> {
     };
     let better: Vec<f64> = figures.fgd_published.iter().zip(&figures.first_fit).map(|(a, b)| a.max(*b)).collect();
     let average = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let figures = Fragmentation { mean: average(&figures.fragmentation), mean_of_better_peer: average(&better), ..figures };
+    let figures = Allocation { mean: average(&figures.ours), mean_of_better_peer: average(&better), ..figures };
     let row = |name: &str, values: &[f64]| {
         let mut cells = vec![name.to_owned()];
         cells.extend(values.iter().chain([&average(values)]).map(|value| format!("{value:.2}")));
@@ -150,7 +153,7 @@ fn fragmentation(data: &Path, out: &Path) -> Result<bool> {
     titles.extend(TRACES);
     titles.push("MEAN");
     let rows = [
-        row("fragmentation", &figures.fragmentation),
+        row("fragmentation", &figures.ours),
         row("FGD (published)", &figures.fgd_published),
         row("first-fit", &figures.first_fit),
         row("better of the two", &better),
@@ -164,7 +167,7 @@ fn fragmentation(data: &Path, out: &Path) -> Result<bool> {
         figures.decisions
     ));
     finish(out, "openb-fragmentation", &figures)?;
-    Ok(figures.fragmentation.iter().zip(&better).all(|(ours, peer)| ours >= peer))
+    Ok(figures.ours.iter().zip(&better).all(|(ours, peer)| ours >= peer))
 }
 
 fn published_means(data: &Path, policy: &str) -> Result<Vec<f64>> {
@@ -209,6 +212,42 @@ fn tax(data: &Path, policies: &[String], out: &Path) -> Result<bool> {
     say(&table::render(&titles, &cells));
     finish(out, "openb-tax", &rows)?;
     Ok(true)
+}
+
+fn wasm_host(out: &Path) -> Result<bool> {
+    let figures = wasm::measure()?;
+    say("What a question costs: fuel is exact, times are this machine's\n");
+    let cells: Vec<Vec<String>> = figures
+        .costs
+        .iter()
+        .map(|row| {
+            vec![
+                row.policy.clone(),
+                format!("{:.0}", row.instantiate_us),
+                format!("{:.2}", row.small_us),
+                row.small_fuel.to_string(),
+                format!("{:.1}", row.large_us),
+                row.large_fuel.to_string(),
+                format!("{:.2} %", row.large_share * 100.0),
+                format!("{:.1}", row.lower_us),
+                format!("{:.1}", row.lower_us / figures.copy_us),
+            ]
+        })
+        .collect();
+    let titles = ["POLICY", "INSTANCE US", "100 GPUS US", "FUEL", "8,000 GPUS US", "FUEL", "OF BUDGET", "PASS COLUMNS US", "OVER MEMCPY"];
+    say(&table::render(&titles, &cells));
+    say("\nAttacks and how they ended\n");
+    let cells: Vec<Vec<String>> = figures
+        .attacks
+        .iter()
+        .map(|row| {
+            let held = if row.held { "stopped" } else { "NOT STOPPED" };
+            vec![row.attack.clone(), held.to_owned(), format!("{:.1}", row.ms), row.ending.chars().take(90).collect()]
+        })
+        .collect();
+    say(&table::render(&["ATTACK", "", "MS", "ENDING"], &cells));
+    finish(out, "wasm-host", &figures)?;
+    Ok(figures.attacks.iter().all(|attack| attack.held) && figures.costs.iter().all(|cost| cost.lower_us <= wasm::LOWER_US_MAX))
 }
 
 fn threads() -> usize {

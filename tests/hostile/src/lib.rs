@@ -3,6 +3,8 @@
 //! The tests in `tests/` are the host's red team: each attack that the design names is carried out against the real runtime with the real
 //! compiler process, and must end as the design says. The guest is `guest/`; its settings choose the attack.
 
+pub mod bomb;
+
 /// The component of the guest.
 pub const COMPONENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.wasm"));
 

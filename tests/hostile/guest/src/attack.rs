@@ -24,8 +24,8 @@ const fn block(text: &str) -> [u8; 512] {
 /// The lines of [`DESCRIBE`] after its mark.
 #[expect(unsafe_code, reason = "a volatile read keeps the compiler from looking into the block, which changes after it ran")]
 pub(crate) fn describe_block() -> String {
-    // SAFETY: a reference is always valid to read from.
-    let block = unsafe { std::ptr::read_volatile(&DESCRIBE) };
+    // SAFETY: a pointer to a static is always valid to read from.
+    let block = unsafe { std::ptr::read_volatile(&raw const DESCRIBE) };
     let text = block.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).split_once('\n').map(|(_, lines)| lines.to_owned()).unwrap_or_default()
 }
@@ -46,13 +46,6 @@ impl Attack {
         Self { what: what.to_owned(), scores, calls: 0 }
     }
 
-    pub(crate) fn forever(&self) {
-        let mut turns = 0u64;
-        while black_box(turns) < u64::MAX {
-            turns += 1;
-        }
-    }
-
     /// One question with `count` candidates.
     pub(crate) fn score(&mut self, seed: u32, count: usize) -> Result<Vec<i32>, Answered> {
         self.calls += 1;
@@ -68,7 +61,7 @@ impl Attack {
             "minimum" => return Ok(vec![i32::MIN; count]),
             "huge-reply" => return Ok(vec![0; HUGE / 4]),
             "impure" => return Ok(vec![self.calls; count]),
-            "impure-late" => return Ok(vec![if self.calls > 30 { 1 } else { 0 }; count]),
+            "impure-late" => return Ok(vec![i32::from(self.calls > 30); count]),
             "impure-decline" if self.calls > 1 => return Err(declined("tired".into())),
             "trap-on-seed-13" if seed == 13 => panic!("thirteen"),
             "trap-on-seed-13" => {}
@@ -80,7 +73,7 @@ impl Attack {
     /// What harms before there is an answer.
     fn misbehave(&self) {
         match self.what.as_str() {
-            "loop" => self.forever(),
+            "loop" => forever(),
             "recurse" => {
                 black_box(deeper(1));
             }
@@ -100,6 +93,15 @@ impl Attack {
             }
             _ => {}
         }
+    }
+}
+
+/// Counts.
+#[inline(never)]
+pub(crate) fn forever() {
+    let mut turns = 0u64;
+    while black_box(turns) < u64::MAX {
+        turns += 1;
     }
 }
 

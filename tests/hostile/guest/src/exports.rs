@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::attack::{Attack, describe_block};
+use crate::attack::{Attack, describe_block, forever};
 
 /// Bindings of the world.
 #[allow(
@@ -57,7 +57,7 @@ impl lifecycle::Guest for Hostile {
     fn configure(settings: String) -> Result<(), Vec<Issue>> {
         let attack = Attack::new(&settings);
         match attack.what.as_str() {
-            "configure-loop" => attack.forever(),
+            "configure-loop" => forever(),
             "configure-refuse" => return Err(vec![Issue { path: String::new(), message: "changed my mind".into() }]),
             _ => {}
         }
