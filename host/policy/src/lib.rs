@@ -59,3 +59,13 @@ pub use wasm::WasmPolicy;
 
 /// The bundled policies: their names, what they do, their components and native twins.
 pub use partita_policies as bundled;
+
+// A policy is loaded in one thread and asked in another, and any thread loads.
+const _: () = {
+    const fn send<T: Send>() {}
+    const fn sync<T: Sync>() {}
+    send::<WasmPolicy>();
+    send::<NativePolicy>();
+    send::<Host>();
+    sync::<Host>();
+};

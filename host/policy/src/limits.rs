@@ -73,7 +73,8 @@ pub const REPEAT_LATER: u64 = 2_048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Fuel of one `score`, about one unit a Wasm instruction. 20 million are about 1 ms, or 100,000 candidates of a bundled policy.
+    /// Fuel of one `score`, about one unit a Wasm instruction. 20 million are about 1 ms, or 80,000 candidates of the
+    /// most expensive bundled policy.
     pub score_fuel: u64,
     /// Fuel of instantiation, of `describe`, `validate-settings` and `configure`, each. 200 million are about 10 ms.
     pub setup_fuel: u64,
@@ -113,7 +114,8 @@ impl Limits {
 pub struct CompileLimits {
     /// Seconds of cpu. A bundled policy takes 0.1 s, `QuickJS` 0.9 s on a fast core; a compiler built without optimisation ten times that.
     pub cpu_seconds: u64,
-    /// Bytes of address space. Modules within the static caps take less than 300 MiB.
+    /// Bytes of address space. Bundled policies take less than 32 MiB; one function of thousands of blocks and locals, within the static
+    /// caps, takes more than this.
     pub memory_bytes: u64,
     /// Wall clock, for a machine that is busy with other work.
     pub wall: Duration,

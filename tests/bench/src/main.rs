@@ -245,7 +245,7 @@ fn wasm_host(out: &Path) -> Result<bool> {
             vec![row.attack.clone(), held.to_owned(), format!("{:.1}", row.ms), row.ending.chars().take(90).collect()]
         })
         .collect();
-    say(&table::render(&["ATTACK", "", "MS", "ENDING"], &cells));
+    say(&table::render(&["ATTACK", "", "MS", "<ENDING"], &cells));
     finish(out, "wasm-host", &figures)?;
     Ok(figures.attacks.iter().all(|attack| attack.held) && figures.costs.iter().all(|cost| cost.lower_us <= wasm::LOWER_US_MAX))
 }

@@ -34,7 +34,13 @@ pub fn large() -> Vec<u8> {
     component(&function(30_000, 1_000))
 }
 
-/// Functions that are each within the caps and together take a compiler many seconds.
+/// Functions that are each within the caps and together take a compiler ten seconds and little memory: fewer locals make a smaller graph.
+#[must_use]
+pub fn slow() -> Vec<u8> {
+    component(&function(3_500, 300).repeat(24))
+}
+
+/// Functions that are each within the caps, take a compiler a gigabyte each, and together many seconds.
 #[must_use]
 pub fn many() -> Vec<u8> {
     component(&function(3_500, 4_000).repeat(24))

@@ -13,8 +13,8 @@ fn load(component: &[u8], limits: CompileLimits) -> LoadError {
 }
 
 #[track_caller]
-fn compile_error(limits: CompileLimits) -> CompileError {
-    let error = load(&bomb::many(), limits);
+fn compile_error(component: &[u8], limits: CompileLimits) -> CompileError {
+    let error = load(component, limits);
     assert_eq!(error.stage, Stage::Compile);
     match error.reason {
         Reason::Compile(error) => error,
@@ -34,19 +34,19 @@ fn a_large_function_is_refused_before_it_is_compiled() {
 
 #[test]
 fn many_functions_end_at_the_limit_of_cpu() {
-    let error = compile_error(CompileLimits { cpu_seconds: 1, ..CompileLimits::default() });
+    let error = compile_error(&bomb::slow(), CompileLimits { cpu_seconds: 1, ..CompileLimits::default() });
     assert!(matches!(error, CompileError::Cpu { seconds: 1 }), "{error}");
 }
 
 #[test]
 fn many_functions_end_at_the_limit_of_memory() {
-    let error = compile_error(CompileLimits { memory_bytes: 64 << 20, ..CompileLimits::default() });
+    let error = compile_error(&bomb::many(), CompileLimits { memory_bytes: 64 << 20, ..CompileLimits::default() });
     assert!(matches!(error, CompileError::Memory { .. }), "{error}");
 }
 
 #[test]
 fn many_functions_end_at_the_limit_of_wall_clock() {
-    let error = compile_error(CompileLimits { wall: Duration::from_millis(100), ..CompileLimits::default() });
+    let error = compile_error(&bomb::slow(), CompileLimits { wall: Duration::from_millis(100), ..CompileLimits::default() });
     assert!(matches!(error, CompileError::Wall(_)), "{error}");
 }
 
