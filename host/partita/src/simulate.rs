@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use partita_core::policy::Partitioner;
 use partita_policy::{Host, HostConfig, Limits, NativePolicy, Stats, WasmPolicy};
-use partita_sim::{Cluster, Contender, Options, Outcome, Run, Times, Unplaceable, Workload, openb};
+use partita_sim::{Cluster, Contender, Options, Outcome, Run, Times, Unplaceable, Workload, metrics::Unplaced, openb};
 use serde::Serialize;
 
 use crate::{
@@ -172,9 +172,7 @@ fn print(outcome: &Outcome, report: Option<&Path>) -> Result<()> {
     } else {
         queue_table(&outcome.runs)?;
     }
-    for run in &outcome.runs {
-        notes(run)?;
-    }
+    notes(&outcome.runs)?;
     if let Some(path) = report {
         output::line(&format!("\nreport: {}", path.display()))?;
     }
@@ -221,14 +219,27 @@ fn queue_table(runs: &[Run]) -> Result<()> {
     rows.print()
 }
 
-fn notes(run: &Run) -> Result<()> {
-    for group in &run.result.unplaced {
-        let pods = if group.pods == 1 { "pod".to_owned() } else { format!("{} pods", group.pods) };
-        output::line(&format!("\n{}: {pods} not placed, such as {}: {}", output::bold(&run.policy), group.example, group.reason))?;
+/// Why pods were not placed, each reason once with the policies that share it, then what policies failed at.
+fn notes(runs: &[Run]) -> Result<()> {
+    let mut shared: Vec<(&Unplaced, Vec<&str>)> = Vec::new();
+    for run in runs {
+        for group in &run.result.unplaced {
+            match shared.iter_mut().find(|entry| entry.0 == group) {
+                Some(entry) => entry.1.push(&run.policy),
+                None => shared.push((group, vec![&run.policy])),
+            }
+        }
     }
-    for failure in &run.result.failures {
-        let text = format!("{}: {} questions went to the fallback ({}): {}", run.policy, failure.count, failure.cause, failure.example);
-        output::line(&format!("\nwarning: {text}"))?;
+    for (group, policies) in shared {
+        let who = if policies.len() == runs.len() && runs.len() > 1 { "every policy".to_owned() } else { policies.join(", ") };
+        let pods = if group.pods == 1 { "1 pod".to_owned() } else { format!("{} pods", group.pods) };
+        output::line(&format!("\n{}: {pods} not placed, such as {}: {}", output::bold(&who), group.example, group.reason))?;
+    }
+    for run in runs {
+        for failure in &run.result.failures {
+            let text = format!("{}: {} questions went to the fallback ({}): {}", run.policy, failure.count, failure.cause, failure.example);
+            output::line(&format!("\nwarning: {text}"))?;
+        }
     }
     Ok(())
 }
@@ -241,12 +252,12 @@ fn per_decision(run: &Run) -> String {
     format!("{:.1}", run.timing.decisions_s * 1e6 / run.result.decisions.max(1) as f64)
 }
 
-/// Seconds for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`.
+/// Seconds for people: `0.4 s`, `12 s`, `3.5 min`, `2.5 h`.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
     }
 }
@@ -258,6 +269,6 @@ mod tests {
     #[test]
     fn durations_are_short_and_right() {
         let texts: Vec<String> = [0.0, 9.94, 45.2, 600.0, 9000.0].into_iter().map(duration).collect();
-        assert_eq!(texts, ["0.0 s", "9.9 s", "45 s", "10 min", "2.5 h"]);
+        assert_eq!(texts, ["0.0 s", "9.9 s", "45 s", "10.0 min", "2.5 h"]);
     }
 }

@@ -57,7 +57,7 @@ impl Info {
         match self.reads.iter().find(|column| !is_column(column)) {
             None => Ok(()),
             Some(column) => Err(format!(
-                "it reads `{}`, which is no column of the package; write `record.field` or `record.*`, such as `nodes.cpu-free`",
+                "it reads `{}`, which is no column of the package; write `table.column` or `table.*`, such as `nodes.cpu-free`",
                 clean(column, NAME_CHARS)
             )),
         }
@@ -94,7 +94,7 @@ impl Info {
     }
 }
 
-/// Whether `column` is `record.field` or `record.*` of the package.
+/// Whether `column` is `table.column` or `table.*` of the package.
 fn is_column(column: &str) -> bool {
     let Some((record, field)) = column.split_once('.') else { return false };
     COLUMNS.iter().any(|(name, fields)| *name == record && (field == "*" || fields.contains(&field)))

@@ -5,7 +5,7 @@
 //! all feasible nodes to 0..100. That keeps their order (the raw scores are whole numbers at most 100 apart, so no two of them merge) and
 //! would make a node's score depend on other nodes, so it is left out here.
 
-use partita_sdk::{Issue, NoSettings, Partitioner, Policy, Question, Refusal};
+use partita_sdk::{Issue, NoSettings, Partitioner, Policy, Question, Refusal, SCORE_MAX};
 
 /// The policy.
 #[derive(Debug)]
@@ -29,7 +29,9 @@ const GPU: i64 = 8_000;
 
 /// The score of a node with that much left, milli-cores and milli-GPU.
 fn fullness(cpu_left: i64, gpu_left: i64) -> i32 {
-    ((100 * (2 * CPU * GPU - GPU * cpu_left - CPU * gpu_left)) / (2 * CPU * GPU)) as i32
+    let bound = i64::from(SCORE_MAX);
+    // A node of millions of cores would leave the range of scores.
+    ((100 * (2 * CPU * GPU - GPU * cpu_left - CPU * gpu_left)) / (2 * CPU * GPU)).clamp(-bound, bound) as i32
 }
 
 impl Partitioner for BestFit {

@@ -40,7 +40,6 @@
 //!
 //! A policy speaks up through [`log`]; a panic is a trap for the host, and its message goes to the log first.
 
-#[cfg(any(target_arch = "wasm32", test))]
 // Components receive blocks, native policies columns.
 #[cfg(any(target_arch = "wasm32", test))]
 mod block;

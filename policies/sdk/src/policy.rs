@@ -53,7 +53,7 @@ pub trait Policy: Sized {
     const VERSION: &str;
     /// JSON Schema of the settings; empty for a policy that takes none.
     const SETTINGS_SCHEMA: &str = "";
-    /// The columns that the answers depend on, as `record.field` in the spelling of the WIT package (`nodes.cpu-free`) or `record.*`. A
+    /// The columns that the answers depend on, as `table.column` in the spelling of the WIT package (`nodes.cpu-free`) or `table.*`. A
     /// column read but not named gives stale answers; naming `context.seed` switches caching off.
     const READS: &[&str];
 
