@@ -228,7 +228,13 @@ pub trait Partitioner {
     fn revision(&self) -> Revision;
     /// What the answers depend on.
     fn reads(&self) -> Reads;
-    /// Writes one score a candidate into `scores` (cleared first): places for a pod of demand row `demand`.
+    /// Asked once before each decision, before any column is written.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the strategy is not to be asked now.
+    fn ready(&mut self) -> Result<(), Fault>;
+    /// Writes one score a candidate into `scores` (cleared first): places for a pod of demand row `demand`. One decision may put
+    /// several such questions, each about some of the nodes.
     ///
     /// # Errors
     /// A [`Fault`] when there is no usable answer; `scores` is then meaningless.

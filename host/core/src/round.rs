@@ -1,6 +1,9 @@
 //! One round of planning: events are applied, then everything that waits and fits is placed.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 use serde::Serialize;
 
@@ -8,7 +11,7 @@ use crate::{
     explain::{self, Reason},
     model::{DemandId, NodeId, Placement, PodId},
     place::{Choice, Rankings},
-    policy::{Fault, Partitioner, Revision},
+    policy::{Cause, Partitioner, Revision},
     queue::{LaneKey, Queue},
     state::{Cluster, Event, Grant, Refused},
 };
@@ -36,6 +39,15 @@ pub enum Action {
     },
 }
 
+/// Decisions of one round that a policy failed at in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    /// How many.
+    pub count: usize,
+    /// What the first of them said.
+    pub example: String,
+}
+
 /// What one round decided.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -43,8 +55,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Demands of pods that still wait, by priority. [`Planner::reason`] says why.
     pub waiting: Vec<DemandId>,
-    /// Questions that a policy did not answer, so that the next of the chain was asked.
-    pub faults: Vec<(Revision, Fault)>,
+    /// Decisions for which a policy gave no usable answer, so that the next of the chain was asked.
+    pub faults: BTreeMap<(Revision, Cause), Faults>,
     /// Pods that no policy of the chain answered for. They wait.
     pub unanswered: usize,
     /// Decisions taken: pods placed and demands found to have no place.
@@ -144,13 +156,16 @@ impl Planner {
         &mut self,
         policies: &mut [&mut dyn Partitioner],
         demand: DemandId,
-        faults: &mut Vec<(Revision, Fault)>,
+        faults: &mut BTreeMap<(Revision, Cause), Faults>,
     ) -> Result<Option<Choice>, Unanswered> {
         let seed = self.draw();
         for policy in policies {
             match self.rankings.choose(&self.cluster, *policy, demand, seed) {
                 Ok(choice) => return Ok(choice),
-                Err(fault) => faults.push((policy.revision(), fault)),
+                Err(fault) => {
+                    let first = || Faults { count: 0, example: fault.detail.clone() };
+                    faults.entry((policy.revision(), fault.cause)).or_insert_with(first).count += 1;
+                }
             }
         }
         Err(Unanswered)

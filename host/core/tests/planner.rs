@@ -20,6 +20,7 @@ struct Mixer {
     rows: usize,
     refusals: usize,
     answer: Answer,
+    reads_mix: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -32,7 +33,7 @@ enum Answer {
 
 impl Mixer {
     fn new(revision: u32, answer: Answer) -> Self {
-        Self { revision, questions: 0, rows: 0, refusals: 0, answer }
+        Self { revision, questions: 0, rows: 0, refusals: 0, answer, reads_mix: true }
     }
 }
 
@@ -42,7 +43,11 @@ impl Partitioner for Mixer {
     }
 
     fn reads(&self) -> Reads {
-        Reads { seed: false, mix: true }
+        Reads { seed: false, mix: self.reads_mix }
+    }
+
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
@@ -85,6 +90,10 @@ impl Partitioner for Fresh {
         Reads { seed: true, mix: true }
     }
 
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
         self.0.score(view, demand, candidates, scores)
     }
@@ -99,14 +108,21 @@ fn cluster(planner: &mut Planner) -> u32 {
     for model in models {
         planner.apply(Event::ModelSeen(catalog::builtin(model).unwrap())).unwrap();
     }
+    for id in 0..NODES {
+        planner.apply(Event::NodeAdded(NodeId::new(id), node(id))).unwrap();
+    }
+    NODES as u32
+}
+
+const NODES: usize = 5;
+
+/// The node of that number: five that differ, then the same again.
+fn node(id: usize) -> NodeSpec {
     let rows =
         [("T4", 4, Cut::Shares), ("A100-80GB", 2, Cut::Mig), ("A30", 2, Cut::Mig), ("A100-80GB", 8, Cut::Shares), ("T4", 0, Cut::Shares)];
-    for (id, (model, count, cut)) in rows.into_iter().enumerate() {
-        let gpus = vec![GpuSpec { model: model.into(), cut }; count];
-        let spec = NodeSpec { name: format!("node-{id}"), cpu_milli: 16_000, memory_mib: 65_536, gpus };
-        planner.apply(Event::NodeAdded(NodeId::new(id), spec)).unwrap();
-    }
-    rows.len() as u32
+    let (model, count, cut) = rows[id % NODES];
+    let gpus = vec![GpuSpec { model: model.into(), cut }; count];
+    NodeSpec { name: format!("node-{id}"), cpu_milli: 16_000, memory_mib: 65_536, gpus }
 }
 
 fn pod(name: u32, priority: i32, demand: Demand) -> PodSpec {
@@ -135,6 +151,8 @@ enum Step {
     Arrive(Demand, i32),
     Leave(prop::sample::Index),
     NodeGone(u32),
+    NodeBack(u32),
+    Model,
     Mix(Demand),
 }
 
@@ -143,6 +161,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (demands(), 0i32..3).prop_map(|(demand, priority)| Step::Arrive(demand, priority)),
         4 => any::<prop::sample::Index>().prop_map(Step::Leave),
         1 => (0u32..5).prop_map(Step::NodeGone),
+        1 => (0u32..7).prop_map(Step::NodeBack),
+        1 => Just(Step::Model),
         1 => demands().prop_map(Step::Mix),
     ];
     prop::collection::vec(step, 1..60)
@@ -171,6 +191,9 @@ fn run(steps: &[Step], policies: &mut [&mut dyn Partitioner], mut each: impl FnM
                 let known = planner.cluster().node(NodeId(*id)).is_some();
                 assert_eq!(planner.apply(Event::NodeRemoved(NodeId(*id))).is_ok(), known);
             }
+            // A node that is new, or one that went and comes back.
+            Step::NodeBack(id) => drop(planner.apply(Event::NodeAdded(NodeId(*id), node(*id as usize)))),
+            Step::Model => planner.apply(Event::ModelSeen(catalog::builtin("H100-80GB").unwrap())).unwrap(),
             Step::Mix(demand) => planner.apply(Event::MixChanged(vec![(demand.clone(), 3)])).unwrap(),
         }
         actions.extend(planner.round(policies).actions);
@@ -185,17 +208,15 @@ fn check_books(planner: &Planner) {
     let mut used: BTreeMap<NodeId, (u32, u32)> = BTreeMap::new();
     let mut shares: BTreeMap<(NodeId, u8), u32> = BTreeMap::new();
     let mut partitions = 0;
-    for pod in (0..200).filter_map(|id| cluster.pod(PodId(id))) {
-        let Some(placed) = &pod.placed else { continue };
-        if cluster.node(placed.node).is_none() {
-            continue;
-        }
-        let entry = used.entry(placed.node).or_default();
-        entry.0 += pod.spec.demand.cpu_milli;
-        entry.1 += pod.spec.demand.memory_mib;
-        for (gpu, what) in &placed.grant.0 {
+    for id in (0..200).map(PodId) {
+        let Some((node, grant)) = cluster.runs_on(id) else { continue };
+        let demand = &cluster.pod(id).unwrap().spec.demand;
+        let entry = used.entry(node).or_default();
+        entry.0 += demand.cpu_milli;
+        entry.1 += demand.memory_mib;
+        for (gpu, what) in &grant.0 {
             match what {
-                Use::Share(milli) => *shares.entry((placed.node, *gpu)).or_default() += milli,
+                Use::Share(milli) => *shares.entry((node, *gpu)).or_default() += milli,
                 Use::Partition(_) => partitions += 1,
             }
         }
@@ -253,12 +274,13 @@ proptest! {
 
     #[test]
     fn cached_rankings_decide_as_fresh_ones(steps in steps()) {
-        let mut policy = Mixer::new(1, Answer::Right);
-        let (_, cached) = run(&steps, &mut [&mut policy], |_| {});
         let mut asked_all = Fresh(Mixer::new(1, Answer::Right));
         let (_, fresh) = run(&steps, &mut [&mut asked_all], |_| {});
-        prop_assert_eq!(cached, fresh);
-        prop_assert!(policy.rows <= asked_all.0.rows);
+        for reads_mix in [true, false] {
+            let mut policy = Mixer { reads_mix, ..Mixer::new(1, Answer::Right) };
+            let (_, cached) = run(&steps, &mut [&mut policy], |_| {});
+            prop_assert_eq!(&cached, &fresh);
+        }
     }
 
     #[test]
@@ -392,4 +414,125 @@ fn a_reason_names_what_is_short_and_what_would_help() {
     let plan = planner.round(&mut [&mut Mixer::new(1, Answer::Right)]);
     let reason = planner.reason(plan.waiting[0]).unwrap();
     assert!(!reason.never && reason.to_string().contains("4g.40gb"), "{reason}");
+}
+
+/// `count` nodes with one T4 each.
+fn large(count: usize) -> Planner {
+    let mut planner = Planner::new(0);
+    planner.apply(Event::ModelSeen(catalog::builtin("T4").unwrap())).unwrap();
+    for id in 0..count {
+        let gpus = vec![GpuSpec { model: "T4".into(), cut: Cut::Shares }];
+        let spec = NodeSpec { name: format!("node-{id}"), cpu_milli: 4000, memory_mib: 4096, gpus };
+        planner.apply(Event::NodeAdded(NodeId::new(id), spec)).unwrap();
+    }
+    planner
+}
+
+fn share(milli: u32) -> Demand {
+    Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count: 1, milli }, models: vec![] }
+}
+
+#[test]
+fn a_policy_is_asked_about_changed_nodes_only() {
+    const COUNT: usize = 3000;
+    let mut planner = large(COUNT);
+    let mut policy = Mixer { reads_mix: false, ..Mixer::new(1, Answer::Right) };
+    for id in 0..10 {
+        planner.apply(Event::PodAdded(PodId(id), pod(id, 0, share(100)))).unwrap();
+        let before = policy.rows;
+        planner.round(&mut [&mut policy]);
+        // Every node at first, in pieces; then the one node that the pod before went to.
+        assert_eq!(policy.rows - before, if id == 0 { COUNT } else { 1 });
+        assert_eq!(policy.questions, 3 + id as usize);
+    }
+    // Another demand has seen nothing yet.
+    planner.apply(Event::PodAdded(PodId(10), pod(10, 0, share(300)))).unwrap();
+    planner.round(&mut [&mut policy]);
+    assert_eq!(policy.rows, COUNT + 9 + COUNT);
+}
+
+#[test]
+fn a_ranking_that_fell_behind_the_journal_looks_at_everything() {
+    let mut planner = large(3);
+    let mut policy = Mixer { reads_mix: false, ..Mixer::new(1, Answer::Right) };
+    planner.apply(Event::PodAdded(PodId(0), pod(0, 0, share(500)))).unwrap();
+    planner.round(&mut [&mut policy]);
+    // Far more changes than the journal keeps, by another demand.
+    for _ in 0..40_000 {
+        planner.apply(Event::PodAdded(PodId(1), pod(1, 0, share(10)))).unwrap();
+        planner.round(&mut [&mut policy]);
+        planner.apply(Event::PodRemoved(PodId(1))).unwrap();
+    }
+    let before = policy.rows;
+    planner.apply(Event::PodAdded(PodId(1), pod(1, 0, share(500)))).unwrap();
+    planner.round(&mut [&mut policy]);
+    assert_eq!(policy.rows - before, 3);
+}
+
+/// Fails at its second question of each decision.
+struct Halting(Mixer, usize);
+
+impl Partitioner for Halting {
+    fn revision(&self) -> Revision {
+        self.0.revision()
+    }
+
+    fn reads(&self) -> Reads {
+        self.0.reads()
+    }
+
+    fn ready(&mut self) -> Result<(), Fault> {
+        self.1 = 0;
+        Ok(())
+    }
+
+    fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
+        self.1 += 1;
+        if self.1 == 2 {
+            return Err(Fault { cause: Cause::Trap, detail: "second piece".into() });
+        }
+        self.0.score(view, demand, candidates, scores)
+    }
+
+    fn refused(&mut self, fault: &Fault) {
+        self.0.refused(fault);
+    }
+}
+
+#[test]
+fn a_policy_that_fails_at_one_piece_does_not_decide_until_it_answered_all() {
+    let (mut planner, mut expected) = (large(3000), large(3000));
+    let (mut halting, mut fallback) = (Halting(Mixer::new(1, Answer::Right), 0), Mixer::new(2, Answer::Right));
+    let mut other = Mixer::new(2, Answer::Right);
+    for id in 0..3 {
+        for planner in [&mut planner, &mut expected] {
+            planner.apply(Event::PodAdded(PodId(id), pod(id, 0, share(500)))).unwrap();
+        }
+        let plan = planner.round(&mut [&mut halting, &mut fallback]);
+        assert_eq!(plan.faults.values().map(|faults| faults.count).sum::<usize>(), 1);
+        assert_eq!(plan.actions, expected.round(&mut [&mut other]).actions);
+    }
+}
+
+#[test]
+fn demands_that_make_no_sense_are_refused() {
+    let mut planner = large(1);
+    let ask = |count, milli| Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count, milli }, models: vec![] };
+    for demand in [ask(0, 1000), ask(1, 0), ask(1, 1001), ask(65, 1000)] {
+        let error = planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand.clone()))).unwrap_err();
+        assert!(matches!(error, Refused::Demand { .. }), "{error}");
+        assert!(planner.apply(Event::MixChanged(vec![(demand, 1)])).is_err());
+    }
+    assert_eq!(planner.queue().len(), 0);
+}
+
+#[test]
+fn a_profile_is_found_under_every_name_it_has() {
+    for name in ["7g.80gb", "7g.79gb", "mig-7g.80gb", "nvidia.com/mig-7g.80gb"] {
+        let mut planner = Planner::new(0);
+        cluster(&mut planner);
+        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Mig { profile: name.into() }, models: vec![] };
+        planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand))).unwrap();
+        assert_eq!(planner.round(&mut [&mut Mixer::new(1, Answer::Right)]).actions.len(), 1, "{name}");
+    }
 }

@@ -8,6 +8,9 @@ use super::grid::{Grid, GridError};
 /// The most GPUs on one node. The largest servers sold have 16; the room above is for boards that appear as several GPUs.
 pub const GPUS_MAX: u32 = 64;
 
+/// The most GPU models of one cluster: ten times what NVIDIA has sold for data centres, so more is a mistake or an attack.
+pub const MODELS_MAX: usize = 1024;
+
 /// A GPU model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +82,12 @@ pub enum NodeError {
         /// The node.
         node: String,
         /// The model given.
+        model: String,
+    },
+    /// One model too many.
+    #[error("model {model} would be one more than the {MODELS_MAX} of which a cluster may have GPUs")]
+    TooManyModels {
+        /// The model.
         model: String,
     },
     /// A model described in two ways.

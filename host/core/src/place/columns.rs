@@ -108,7 +108,7 @@ impl Columns {
             let (profile, slot) = match *candidate {
                 Candidate::Partition { gpu, placement } => {
                     let model = node.gpus[usize::from(gpu)].model;
-                    (cluster.models().profile_of(model, placement).0, u32::from(placement.start))
+                    (cluster.models().profile_of(model, placement.profile).0, u32::from(placement.start))
                 }
                 Candidate::Node | Candidate::Shares { .. } => (NONE, NONE),
             };
@@ -129,10 +129,10 @@ impl Columns {
         self.mig.push(mig);
     }
 
-    /// Rows of nodes so far.
+    /// Rows of GPUs so far.
     #[must_use]
-    pub fn nodes(&self) -> usize {
-        self.cpu_free.len()
+    pub fn gpus(&self) -> usize {
+        self.model.len()
     }
 
     /// The question as a policy reads it.

@@ -10,9 +10,14 @@ use crate::{
     state::{Cluster, Grant},
 };
 
-/// The most nodes in one question. A full rescan of a large cluster is cut into such pieces, so that a question stays within the fuel
-/// and reply limits of a policy: 1,024 nodes have at most some 16,000 candidates, 64 KiB of scores.
-const NODES_PER_QUESTION: usize = 1024;
+/// The most candidates and the most GPUs in one question, whole nodes at a time. A look at every node of a large cluster is cut into such
+/// pieces, so that a question stays within the fuel of a policy, with twenty thousand units a candidate and more, and its reply limit.
+const CANDIDATES_PER_QUESTION: usize = 1024;
+/// See [`CANDIDATES_PER_QUESTION`].
+const GPUS_PER_QUESTION: usize = 1024;
+/// The most rows of all rankings together, after which the one that was not used for longest is dropped: 24 bytes a row, so 400 MB, or 1,600
+/// demands on 10,000 nodes.
+const ROWS_MAX: usize = 16 << 20;
 
 /// Where a pod goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,8 @@ struct Ranking {
     tournament: Tournament,
     /// The best candidate of each node that has one.
     best: Vec<Option<Candidate>>,
+    /// When it was last used, counted in decisions.
+    used: u64,
 }
 
 /// All rankings, with the buffers to ask for more.
@@ -47,8 +54,11 @@ pub struct Rankings {
     offers: Vec<(NodeId, u32)>,
     scores: Vec<i32>,
     /// Stamp of the last refresh in which a node was listed, so that repeats in the journal are skipped.
-    stamps: Vec<u32>,
-    stamp: u32,
+    stamps: Vec<u64>,
+    stamp: u64,
+    /// Rows of all rankings together.
+    rows: usize,
+    decisions: u64,
 }
 
 impl Rankings {
@@ -66,29 +76,60 @@ impl Rankings {
         demand: DemandId,
         seed: u32,
     ) -> Result<Option<Choice>, Fault> {
+        policy.ready()?;
         let reads = policy.reads();
-        let mut ranking = self.cached.remove(&(policy.revision(), demand)).unwrap_or_default();
+        let key = (policy.revision(), demand);
+        let mut ranking = self.cached.remove(&key).unwrap_or_default();
         let (_, mix) = cluster.mix();
         if reads.seed || (reads.mix && ranking.mix != mix) {
             ranking.seen = None;
         }
         ranking.mix = mix;
+        self.decisions += 1;
+        ranking.used = self.decisions;
         self.list_changed(cluster, &ranking);
-        self.refresh(cluster, policy, demand, seed, &mut ranking)?;
-        ranking.seen = Some(cluster.journal().position());
-        let choice = ranking.tournament.best().map(|(row, score)| {
+        self.make_room(&mut ranking, cluster.node_rows());
+        let asked = self.refresh(cluster, policy, demand, seed, &mut ranking);
+        // What was answered stays, but only a whole answer moves the position up to which the ranking is true.
+        if asked.is_ok() {
+            ranking.seen = Some(cluster.journal().position());
+        }
+        let best = ranking.tournament.best().map(|(row, score)| {
             let node = NodeId::new(row);
             let candidate = ranking.best[row].expect("a ranked node has a best candidate");
+            (node, candidate, score)
+        });
+        self.cached.insert(key, ranking);
+        asked?;
+        Ok(best.map(|(node, candidate, score)| {
             let grant = candidate.grant(cluster.demands().get(demand), cluster.node(node).expect("a ranked node exists"));
             Choice { node, grant, score }
-        });
-        self.cached.insert((policy.revision(), demand), ranking);
-        Ok(choice)
+        }))
+    }
+
+    /// Makes a row for every node, at the cost of rankings that were not used for long.
+    fn make_room(&mut self, ranking: &mut Ranking, nodes: usize) {
+        self.rows += nodes.saturating_sub(ranking.best.len());
+        ranking.tournament.grow(nodes);
+        ranking.best.resize(nodes.max(ranking.best.len()), None);
+        while self.rows > ROWS_MAX {
+            let Some(oldest) = self.cached.iter().min_by_key(|(_, other)| other.used).map(|(key, _)| *key) else { return };
+            self.drop_ranking(oldest);
+        }
+    }
+
+    fn drop_ranking(&mut self, key: (Revision, DemandId)) {
+        if let Some(dropped) = self.cached.remove(&key) {
+            self.rows -= dropped.best.len();
+        }
     }
 
     /// Forgets everything cached of a revision that is gone.
     pub fn forget(&mut self, revision: Revision) {
-        self.cached.retain(|key, _| key.0 != revision);
+        let gone: Vec<_> = self.cached.keys().filter(|key| key.0 == revision).copied().collect();
+        for key in gone {
+            self.drop_ranking(key);
+        }
     }
 
     /// Lists the nodes to ask about, each once, in the fixed order.
@@ -98,7 +139,7 @@ impl Rankings {
         match ranking.seen.and_then(|seen| cluster.journal().since(seen)) {
             Some(changes) if changes.len() < rows => {
                 self.stamps.resize(rows, 0);
-                self.stamp = self.stamp.wrapping_add(1);
+                self.stamp += 1;
                 for &node in changes {
                     if self.stamps[node.index()] != self.stamp {
                         self.stamps[node.index()] = self.stamp;
@@ -120,32 +161,42 @@ impl Rankings {
         ranking: &mut Ranking,
     ) -> Result<(), Fault> {
         let entry = cluster.demands().get(demand);
-        ranking.tournament.grow(cluster.node_rows());
-        ranking.best.resize(cluster.node_rows(), None);
         let changed = std::mem::take(&mut self.changed);
-        for (number, piece) in changed.chunks(NODES_PER_QUESTION).enumerate() {
-            let row = self.columns.start(cluster, demand);
-            self.offered.clear();
-            self.offers.clear();
-            for &id in piece {
-                self.found.clear();
-                if let Some(node) = cluster.node(id) {
-                    enumerate(cluster, entry, node, &mut self.found);
-                    if !self.found.is_empty() {
-                        self.columns.push_node(cluster, entry, node, &self.found);
-                        self.offered.extend_from_slice(&self.found);
-                    }
+        let mut seed = seed;
+        let mut row = self.start(cluster, demand);
+        for &id in &changed {
+            self.found.clear();
+            if let Some(node) = cluster.node(id) {
+                enumerate(cluster, entry, node, &mut self.found);
+                let full = self.offered.len() + self.found.len() > CANDIDATES_PER_QUESTION
+                    || self.columns.gpus() + node.gpus.len() > GPUS_PER_QUESTION;
+                if full && !self.offered.is_empty() {
+                    self.ask(policy, row, seed)?;
+                    self.apply(ranking);
+                    row = self.start(cluster, demand);
+                    // Rows start anew in each piece, and so must the randomness.
+                    seed = seed.wrapping_add(0x9e37_79b9);
                 }
-                self.offers.push((id, self.found.len() as u32));
+                if !self.found.is_empty() {
+                    self.columns.push_node(cluster, entry, node, &self.found);
+                    self.offered.extend_from_slice(&self.found);
+                }
             }
-            if !self.offered.is_empty() {
-                // Rows start anew in each piece, and so must the randomness.
-                self.ask(policy, row, seed.wrapping_add((number as u32).wrapping_mul(0x9e37_79b9)))?;
-            }
-            self.apply(ranking);
+            self.offers.push((id, self.found.len() as u32));
         }
+        if !self.offered.is_empty() {
+            self.ask(policy, row, seed)?;
+        }
+        self.apply(ranking);
         self.changed = changed;
         Ok(())
+    }
+
+    /// Starts a question without nodes. Returns the row of the demand.
+    fn start(&mut self, cluster: &Cluster, demand: DemandId) -> u32 {
+        self.offered.clear();
+        self.offers.clear();
+        self.columns.start(cluster, demand)
     }
 
     fn ask(&mut self, policy: &mut dyn Partitioner, row: u32, seed: u32) -> Result<(), Fault> {

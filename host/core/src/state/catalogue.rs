@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::gpu::Gpu;
-use crate::model::{GpuModel, Grid, ModelId, NodeError, Placement, ProfileId};
+use crate::model::{GpuModel, Grid, ModelId, NodeError, ProfileId, node::MODELS_MAX};
 
 /// Models and profiles by number. Only grows: a number, once given, keeps its meaning.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,9 @@ impl Models {
         }
         if let Some(grid) = &model.grid {
             grid.validate().map_err(refuse)?;
+        }
+        if self.known.len() == MODELS_MAX {
+            return Err(NodeError::TooManyModels { model: model.name.clone() });
         }
         let id = ModelId::new(self.known.len());
         self.ids.insert(model.name.clone(), id);
@@ -78,19 +81,19 @@ impl Models {
         self.grid(id).map_or(0, |grid| u32::from(grid.slots))
     }
 
-    /// The number of the profile that `placement` has on a GPU of `model`.
+    /// The number of the profile in row `row` of the grid of `model`.
     #[must_use]
-    pub fn profile_of(&self, model: ModelId, placement: Placement) -> ProfileId {
-        ProfileId(self.first_profile[model.index()] + u32::from(placement.profile))
+    pub fn profile_of(&self, model: ModelId, row: u8) -> ProfileId {
+        ProfileId(self.first_profile[model.index()] + u32::from(row))
     }
 
     /// Profiles named `name` on the models `accepted` (all, if empty), sorted.
     pub(crate) fn profiles_named(&self, name: &str, accepted: &[ModelId]) -> Vec<ProfileId> {
-        let row = |&(model, row): &(ModelId, u8)| self.grid(model).map(|grid| &grid.profiles[usize::from(row)]);
-        let serves = |entry: &(ModelId, u8)| {
-            (accepted.is_empty() || accepted.contains(&entry.0)) && row(entry).is_some_and(|profile| profile.name == name)
-        };
-        (0..self.profiles.len()).filter(|&id| serves(&self.profiles[id])).map(ProfileId::new).collect()
+        let all = (0..self.known.len()).map(ModelId::new);
+        let models = all.filter(|model| accepted.is_empty() || accepted.contains(model));
+        // Names are as people and drivers write them; each grid knows its own.
+        let found = models.filter_map(|model| Some(self.profile_of(model, self.grid(model)?.resolve(name).ok()?)));
+        found.collect()
     }
 
     /// Nodes of each shape: model, GPUs of it on the node, cpu of the node in milli-cores.

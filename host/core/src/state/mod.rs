@@ -17,7 +17,7 @@ pub use gpu::{Gpu, Layout, Partition};
 pub use journal::Journal;
 pub use node::{Grant, Node, Shape, Use};
 
-use crate::model::{Cut, Demand, DemandId, GpuModel, NodeError, NodeId, NodeSpec, Placement, PodId, PodSpec, node::GPUS_MAX};
+use crate::model::{Cut, Demand, DemandError, DemandId, GpuModel, NodeError, NodeId, NodeSpec, Placement, PodId, PodSpec, node::GPUS_MAX};
 
 /// What the outside tells the core. Ids are given by the sender: dense, and reused only after the thing is gone.
 #[derive(Clone, Debug)]
@@ -72,6 +72,14 @@ pub enum Refused {
         name: String,
         /// Its id.
         id: PodId,
+    },
+    /// A demand that makes no sense.
+    #[error("{whose} {source}")]
+    Demand {
+        /// Whose demand it is.
+        whose: String,
+        /// What is wrong.
+        source: DemandError,
     },
     /// A pod that nobody announced.
     #[error("pod number {} went away without ever having come", .0.0)]
@@ -139,6 +147,9 @@ impl Cluster {
             }
             Event::PodRemoved(id) => self.remove_pod(id)?,
             Event::MixChanged(mix) => {
+                let whole = |source| Refused::Demand { whose: "the mix".into(), source };
+                let mix = mix.into_iter().map(|(demand, weight)| Ok((demand.validated().map_err(whole)?, weight)));
+                let mix = mix.collect::<Result<Vec<_>, Refused>>()?;
                 self.mix = mix.into_iter().map(|(demand, weight)| (self.demands.intern(&demand, &self.models), weight)).collect();
                 self.mix_version += 1;
             }
@@ -167,6 +178,14 @@ impl Cluster {
     #[must_use]
     pub fn pod(&self, id: PodId) -> Option<&Pod> {
         self.pods.get(id.index()).and_then(Option::as_ref)
+    }
+
+    /// Where a pod runs and what it uses there; none if it waits, or if its node went away.
+    #[must_use]
+    pub fn runs_on(&self, id: PodId) -> Option<(NodeId, &Grant)> {
+        let placed = self.pod(id)?.placed.as_ref()?;
+        let node = self.node(placed.node)?;
+        (node.incarnation == placed.incarnation).then_some((placed.node, &placed.grant))
     }
 
     /// GPU models and MIG profiles.
@@ -237,10 +256,12 @@ impl Cluster {
             return Err(Refused::PodTwice { namespace: spec.namespace, name: spec.name, id });
         }
         dense(id.0, self.pods.len())?;
+        let whose = || format!("pod {}/{}", spec.namespace, spec.name);
+        let demand = spec.demand.clone().validated().map_err(|source| Refused::Demand { whose: whose(), source })?;
         if self.pods.len() == id.index() {
             self.pods.push(None);
         }
-        let demand = self.demands.intern(&spec.demand, &self.models);
+        let demand = self.demands.intern(&demand, &self.models);
         self.pods[id.index()] = Some(Pod { spec, demand, placed: None });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! One node and what is taken of it.
 
 use super::gpu::Gpu;
-use crate::model::{Demand, GpuAsk, MILLI, NodeSpec, Placement};
+use crate::model::{Demand, GpuAsk, MILLI, NodeSpec, Placement, ProfileName};
 
 /// A node that the scheduler may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,10 @@ impl Shape {
             GpuAsk::None => None,
             GpuAsk::Share { count, milli: MILLI } => Some(Self::Whole(*count)),
             GpuAsk::Share { count, .. } => Some(Self::Share(*count)),
-            GpuAsk::Mig { profile } => Some(Self::Mig(profile.clone())),
+            // One profile, however its name is written.
+            GpuAsk::Mig { profile } => {
+                Some(Self::Mig(ProfileName::parse(profile).map_or_else(|_| profile.clone(), |name| name.to_string())))
+            }
         }
     }
 }
