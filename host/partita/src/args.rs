@@ -44,6 +44,15 @@ pub(crate) enum Output {
     Json,
 }
 
+/// How an openb workload without an order of arrival is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Times {
+    /// In the order of the file, one pod a second, to stay.
+    Order,
+    /// At the times of the trace, running as long as they did there.
+    Trace,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Schedule a workload on a simulated cluster, under several policies side by side.
@@ -65,7 +74,7 @@ Examples:
   partita simulate --policy fragmentation --policy first-fit --policy ./mine.wasm
       A policy of your own beside two bundled ones.
   partita simulate --cluster cluster.toml --workload pods.csv --report out.html
-      Your own cluster and pods; host/sim/FORMATS.md describes the files.
+      Your own cluster and pods. `partita sample` writes files to start from.
   partita simulate --cluster nodes.csv --workload pods/default.csv --arrivals arrivals/default-42.txt -o json
       The Alibaba openb trace (USENIX ATC'23) in its published order of arrival.
   partita simulate --policy fragmentation:scoring=fgd
@@ -84,6 +93,9 @@ pub(crate) struct Simulate {
     /// An openb order of arrival: pods arrive one by one, never leave, and are dropped if they do not fit.
     #[arg(long, value_name = "FILE", requires = "workload")]
     pub arrivals: Option<PathBuf>,
+    /// How an openb workload without an order of arrival is played.
+    #[arg(long, value_enum, default_value_t = Times::Order, value_name = "HOW")]
+    pub times: Times,
     /// A bundled policy or a component file, with settings after a colon; repeat to compare. [default: fragmentation, first-fit,
     /// best-fit, spread]
     #[arg(long, value_name = "NAME|FILE.wasm[:KEY=VALUE,...]")]
@@ -134,7 +146,7 @@ pub(crate) enum Policy {
         output: Output,
     },
     /// Check a component stage by stage: size, imports, world, limits, compilation, settings.
-    #[command(after_help = "Example:\n  partita policy check mine.wasm:step=200")]
+    #[command(after_help = "Example:\n  partita policy check mine.wasm:key=value")]
     Check {
         /// The component file, or the name of a bundled policy, with settings after a colon.
         #[arg(value_name = "FILE[:KEY=VALUE,...]")]

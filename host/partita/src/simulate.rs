@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use partita_core::policy::Partitioner;
-use partita_policy::{Host, HostConfig, Limits, NativePolicy, Stats, WasmPolicy};
+use partita_policy::{CacheError, Host, HostConfig, HostError, Limits, NativePolicy, Stats, WasmPolicy};
 use partita_sim::{Cluster, Contender, Options, Outcome, Run, Times, Unplaceable, Workload, metrics::Unplaced, openb};
 use serde::Serialize;
 
@@ -38,14 +38,19 @@ pub(crate) fn run(arguments: &Simulate) -> Result<ExitCode> {
     drop(contenders);
     bar.finish_and_clear();
 
-    let report = arguments.report.clone().or_else(|| arguments.cluster.is_none().then(|| PathBuf::from(REPORT)));
-    if let Some(path) = &report {
-        fs::write(path, partita_sim::report::html(&outcome)).with_context(|| format!("the report {} cannot be written", path.display()))?;
-    }
-    if arguments.json || arguments.output == args::Output::Json {
+    let json = arguments.json || arguments.output == args::Output::Json;
+    if json {
         output::json(&Printed { outcome: &outcome, policies: chains.iter().map(Chain::counted).collect() })?;
     } else {
-        print(&outcome, report.as_deref())?;
+        print(&outcome)?;
+    }
+    // After the figures, which must not be lost if the report cannot be written.
+    if let Some(path) = arguments.report.clone().or_else(|| arguments.cluster.is_none().then(|| PathBuf::from(REPORT))) {
+        fs::write(&path, partita_sim::report::html(&outcome))
+            .with_context(|| format!("the report {} cannot be written", path.display()))?;
+        if !json {
+            output::line(&format!("\nreport: {}", path.display()))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -68,17 +73,23 @@ struct Counted<'a> {
 
 fn input(arguments: &Simulate) -> Result<(Cluster, Workload)> {
     match (&arguments.cluster, &arguments.workload) {
-        (Some(cluster), Some(workload)) => Ok(partita_sim::load(cluster, workload, arguments.arrivals.as_deref(), Times::Trace)?),
+        (Some(cluster), Some(workload)) => {
+            let times = match arguments.times {
+                args::Times::Order => Times::Order,
+                args::Times::Trace => Times::Trace,
+            };
+            Ok(partita_sim::load(cluster, workload, arguments.arrivals.as_deref(), times)?)
+        }
         // clap asks for both or neither.
         _ => Ok(partita_sim::sample::bundled()?),
     }
 }
 
-/// A policy under trial and what answers when it does not.
+/// A policy under trial and what answers when it does not: a bundled policy's native twin, then first-fit, which cannot fail.
 struct Chain {
     label: String,
     policy: Form,
-    fallback: NativePolicy,
+    fallbacks: Vec<NativePolicy>,
 }
 
 enum Form {
@@ -92,7 +103,9 @@ impl Chain {
             Form::Component(policy) => policy.as_mut(),
             Form::Native(policy) => policy.as_mut(),
         };
-        Contender { name: self.label.clone(), chain: vec![policy, &mut self.fallback] }
+        let mut chain = vec![policy];
+        chain.extend(self.fallbacks.iter_mut().map(|policy| -> &mut dyn Partitioner { policy }));
+        Contender { name: self.label.clone(), chain }
     }
 
     fn counted(&self) -> Counted<'_> {
@@ -120,12 +133,11 @@ fn chain(host: &Host, spec: &PolicySpec, native: bool) -> Result<Chain> {
             Form::Component(Box::new(host.load(&spec.label, &bytes, &spec.settings, Limits::default())?.policy))
         }
     };
-    // A bundled policy falls back on its native twin, which is the same source; any other on first-fit, which cannot fail.
-    let fallback = match &spec.source {
-        Source::Bundled(name) => partita_policy::native(name, &spec.settings)?,
-        Source::File(_) => partita_policy::native("first-fit", "")?,
-    };
-    Ok(Chain { label: spec.label.clone(), policy, fallback })
+    let mut fallbacks = vec![partita_policy::native("first-fit", "")?];
+    if let Source::Bundled(name) = &spec.source {
+        fallbacks.insert(0, partita_policy::native(name, &spec.settings)?);
+    }
+    Ok(Chain { label: spec.label.clone(), policy, fallbacks })
 }
 
 /// Reads a component; no more than the host would take, however large the file is.
@@ -140,9 +152,15 @@ pub(crate) fn module(path: &Path) -> Result<Vec<u8>> {
 
 /// The policy host, with a cache of compiled components in the user's cache folder if there is one.
 pub(crate) fn host() -> Result<Host> {
-    let mut config = HostConfig::new().context("the operating system does not say which program this is")?;
-    config.cache_dir = cache_dir();
-    Ok(Host::new(config)?)
+    let config = HostConfig::new().context("the operating system does not say which program this is")?;
+    match Host::new(HostConfig { cache_dir: cache_dir(), ..config.clone() }) {
+        // A cache saves time and is worth no failure; one that is not safe is a different matter.
+        Err(HostError::Cache(error @ CacheError::Io { .. })) => {
+            tracing::warn!("components are compiled at every start: {:#}", anyhow::Error::from(error));
+            Ok(Host::new(HostConfig { cache_dir: None, ..config })?)
+        }
+        started => Ok(started?),
+    }
 }
 
 fn cache_dir() -> Option<PathBuf> {
@@ -160,7 +178,7 @@ fn progress(total: usize, off: bool) -> ProgressBar {
     bar
 }
 
-fn print(outcome: &Outcome, report: Option<&Path>) -> Result<()> {
+fn print(outcome: &Outcome) -> Result<()> {
     let facts = &outcome.facts;
     let gpus: usize = facts.gpus.values().sum();
     let kinds: Vec<String> = facts.gpus.iter().map(|(model, count)| format!("{count} {model}")).collect();
@@ -172,11 +190,7 @@ fn print(outcome: &Outcome, report: Option<&Path>) -> Result<()> {
     } else {
         queue_table(&outcome.runs)?;
     }
-    notes(&outcome.runs)?;
-    if let Some(path) = report {
-        output::line(&format!("\nreport: {}", path.display()))?;
-    }
-    Ok(())
+    notes(&outcome.runs)
 }
 
 /// Pods that do not fit are dropped: what counts is how much gets allocated.

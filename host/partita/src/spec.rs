@@ -27,7 +27,7 @@ impl FromStr for PolicySpec {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, settings) = split(text);
         if name.is_empty() {
-            return Err("a policy needs a name or a file before the colon".into());
+            return Err("a policy needs a name or a file".into());
         }
         // A name is a single lower-case word; whatever has a dot or a slash is a file.
         let is_file = name.contains(['/', '.', '\\']);
@@ -36,10 +36,11 @@ impl FromStr for PolicySpec {
             && partita_policy::bundled::by_name(name).is_none()
         {
             let known: Vec<&str> = partita_policy::bundled::all().iter().map(|policy| policy.name).collect();
-            return Err(format!(
-                "no bundled policy is called {name}; there are {}; a file needs a path such as ./{name}",
-                known.join(", ")
-            ));
+            let hint = match name.split_once(':') {
+                Some((_, settings)) => format!("settings are KEY=VALUE, and {settings:?} is not"),
+                None => format!("a file needs a path such as ./{name}"),
+            };
+            return Err(format!("no bundled policy is called {name}; there are {}; {hint}", known.join(", ")));
         }
         Ok(Self { source, settings: settings.map(parse_settings).transpose()?.unwrap_or_default(), label: text.to_owned() })
     }
@@ -87,8 +88,8 @@ mod tests {
     fn names_files_and_settings_are_told_apart() {
         let plain = parse("first-fit").unwrap();
         assert_eq!((plain.source, plain.settings.as_str()), (Source::Bundled("first-fit".into()), ""));
-        let set = parse("fragmentation:rule=fgd,step=320").unwrap();
-        assert_eq!((set.source, set.settings.as_str()), (Source::Bundled("fragmentation".into()), r#"{"rule":"fgd","step":320}"#));
+        let set = parse("fragmentation:scoring=fgd,step=320").unwrap();
+        assert_eq!((set.source, set.settings.as_str()), (Source::Bundled("fragmentation".into()), r#"{"scoring":"fgd","step":320}"#));
         let file = parse("C:/odd:name/mine.wasm:a=true").unwrap();
         assert_eq!((file.source, file.settings.as_str()), (Source::File("C:/odd:name/mine.wasm".into()), r#"{"a":true}"#));
         assert_eq!(parse("./first-fit").unwrap().source, Source::File("./first-fit".into()));
@@ -100,6 +101,7 @@ mod tests {
             ("", "needs a name"),
             (":a=1", "needs a name"),
             ("frist-fit", "there are"),
+            ("fragmentation:fgd", "KEY=VALUE"),
             ("first-fit:a=1,a=2", "given twice"),
             ("first-fit:a=1,b", "KEY=VALUE"),
         ] {

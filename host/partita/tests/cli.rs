@@ -110,6 +110,38 @@ fn wrong_input_is_refused_with_its_place_and_a_remedy() {
 }
 
 #[test]
+fn the_figures_come_even_where_nothing_can_be_written() {
+    let (_keep, path) = folder();
+    let output = partita(&path, &[&OWN[..], &["--policy", "first-fit", "--report", "no/such/folder.html"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("first-fit"));
+    assert!(text(&output.stderr).contains("no/such/folder.html"));
+    // A cache that cannot be made costs time and nothing else.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
+    let output =
+        command.args(OWN).args(["--policy", "first-fit"]).current_dir(&path).env("PARTITA_CACHE", "/proc/nowhere").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("compiled at every start"));
+}
+
+/// One node of absurd size must not stop the pods of all others.
+#[test]
+fn an_odd_node_leaves_the_others_alone() {
+    let (_keep, path) = folder();
+    let odd = "[[node]]\nname = \"odd\"\ncpu = \"900000\"\nmemory = \"32Gi\"\ngpus = { model = \"T4\", count = 1 }\n";
+    fs::write(path.join("cluster.toml"), format!("{CLUSTER}{odd}")).unwrap();
+    for policy in ["best-fit", "dot-product", "fragmentation", "spread"] {
+        let output = partita(&path, &[&OWN[..], &["--policy", policy, "-o", "json"]].concat());
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&value["runs"][0]["result"]["placed"], &value["runs"][0]["result"]["failures"]),
+            (&2.into(), &Value::Array(vec![])),
+            "{policy}"
+        );
+    }
+}
+
+#[test]
 fn a_policy_that_is_none_is_refused_at_its_stage() {
     let (_keep, path) = folder();
     fs::write(path.join("text.wasm"), "hello").unwrap();

@@ -6,6 +6,7 @@ use partita_core::policy::{Candidates, Demands, Fault, Gpus, Models, NONE, Nodes
 use serde::Serialize;
 
 use crate::block::Tables;
+use crate::describe::{Starts, project};
 use crate::wasm::WasmPolicy;
 
 /// GPUs of the synthetic clusters.
@@ -70,7 +71,8 @@ impl WasmPolicy {
 
     fn row(&mut self, gpus: u32, fuel_budget: u64) -> Result<BenchRow, Fault> {
         let cluster = Cluster::new(gpus);
-        let (view, demand) = crate::describe::project(&cluster.view(), ASKED, self.info().reads());
+        let mut starts = Starts::default();
+        let (view, demand) = project(&cluster.view(), ASKED, self.info().reads(), &mut starts);
         let tables = Tables::of(&self.info().reads);
         let mut instance = self.fresh()?;
         let mut time = |candidates: &Candidates<'_>| {

@@ -1,69 +1,80 @@
-//! Stops asking a policy that keeps failing. It counts questions and reads no clock, so that a replayed run takes the same turns.
+//! Stops asking a policy that keeps failing. It counts decisions and reads no clock, so that a replayed run takes the same turns.
+//!
+//! A decision puts one question or several to the policy, and it is known to be a success only when the next one begins: any piece of it
+//! may fail, and the core may refuse an answer afterwards.
 
 use crate::limits::{BREAKER_FAILURES, BREAKER_REST, BREAKER_REST_MAX};
 
 /// Whether a policy is asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Breaker {
-    now: Turn,
-    /// The state before the last success, which comes back when the core refuses that answer.
-    before: Turn,
+    /// Failed decisions since the last success.
+    streak: u32,
+    /// Decisions that the next rest will last.
+    rest: u64,
+    /// Decisions still to be turned away.
+    left: u64,
+    decision: Decision,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    /// Failures since the last success.
-    streak: u32,
-    /// Questions that the next rest will last.
-    rest: u64,
-    /// Questions still to be turned away.
-    left: u64,
+/// What is known of the decision under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// Nothing was answered yet. A decision that ends so says nothing of the policy: it was turned away, declined, or never asked.
+    Open,
+    /// Every answer so far was usable.
+    Answered,
+    /// A piece failed or was refused, and that was counted.
+    Failed,
 }
 
 impl Breaker {
     pub(crate) fn new() -> Self {
-        let turn = Turn { streak: 0, rest: BREAKER_REST, left: 0 };
-        Self { now: turn, before: turn }
+        Self { streak: 0, rest: BREAKER_REST, left: 0, decision: Decision::Open }
     }
 
-    /// Whether the policy may be asked now; if not, how many more questions it is turned away from.
+    /// Ends the decision before and begins the next: whether the policy may be asked now; if not, how many more decisions it is turned
+    /// away from.
     pub(crate) fn admit(&mut self) -> Result<(), u64> {
-        match self.now.left.checked_sub(1) {
+        if self.decision == Decision::Answered {
+            (self.streak, self.rest) = (0, BREAKER_REST);
+        }
+        self.decision = Decision::Open;
+        match self.left.checked_sub(1) {
             None => Ok(()),
             Some(left) => {
-                self.now.left = left;
+                self.left = left;
                 Err(left)
             }
         }
     }
 
-    /// The policy answered.
-    pub(crate) fn success(&mut self) {
-        self.before = self.now;
-        self.now = Turn { streak: 0, rest: BREAKER_REST, left: 0 };
+    /// The policy answered a piece of the decision.
+    pub(crate) fn answered(&mut self) {
+        if self.decision == Decision::Open {
+            self.decision = Decision::Answered;
+        }
     }
 
-    /// The policy failed. True if it is now turned away for a while.
+    /// The policy failed at a piece of the decision, or the core refused what it answered. True if it is now turned away for a while.
     pub(crate) fn failure(&mut self) -> bool {
-        self.now.streak = self.now.streak.saturating_add(1);
-        let opens = self.now.streak >= BREAKER_FAILURES;
+        if self.decision == Decision::Failed {
+            return false;
+        }
+        self.decision = Decision::Failed;
+        self.streak = self.streak.saturating_add(1);
+        let opens = self.streak >= BREAKER_FAILURES;
         if opens {
             // A probe after the rest is the next failure of the same streak, so each failed probe opens again, for twice as long.
-            self.now.left = self.now.rest;
-            self.now.rest = (self.now.rest * 2).min(BREAKER_REST_MAX);
+            self.left = self.rest;
+            self.rest = (self.rest * 2).min(BREAKER_REST_MAX);
         }
         opens
     }
 
-    /// The core refused the last answer, so it was no success after all.
-    pub(crate) fn refused(&mut self) -> bool {
-        self.now = self.before;
-        self.failure()
-    }
-
-    /// Questions that the policy is still turned away from.
+    /// Decisions that the policy is still turned away from.
     pub(crate) fn left(&self) -> u64 {
-        self.now.left
+        self.left
     }
 }
 
@@ -71,7 +82,7 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    /// Questions turned away before the next one is let through.
+    /// Decisions turned away before the next one is let through, which is then under way.
     fn turned_away(breaker: &mut Breaker) -> u64 {
         let mut count = 0;
         while breaker.admit().is_err() {
@@ -80,14 +91,22 @@ mod tests {
         count
     }
 
+    /// A decision in which the policy fails after `answers` pieces. True if it is turned away from now on.
+    fn fail(breaker: &mut Breaker, answers: usize) -> bool {
+        assert_eq!(breaker.admit(), Ok(()));
+        (0..answers).for_each(|_| breaker.answered());
+        breaker.failure()
+    }
+
     #[test]
     fn it_opens_after_consecutive_failures_only() {
         let mut breaker = Breaker::new();
         for _ in 0..100 {
             for _ in 1..BREAKER_FAILURES {
-                assert!(!breaker.failure());
+                assert!(!fail(&mut breaker, 0));
             }
-            breaker.success();
+            breaker.admit().unwrap();
+            breaker.answered();
         }
         assert_eq!(turned_away(&mut breaker), 0);
     }
@@ -96,8 +115,9 @@ mod tests {
     fn every_failed_probe_doubles_the_rest_up_to_the_cap_and_a_success_closes_it() {
         let mut breaker = Breaker::new();
         for _ in 1..BREAKER_FAILURES {
-            breaker.failure();
+            fail(&mut breaker, 0);
         }
+        breaker.admit().unwrap();
         let rests: Vec<u64> = (0..9)
             .map(|_| {
                 assert!(breaker.failure());
@@ -105,23 +125,33 @@ mod tests {
             })
             .collect();
         assert_eq!(rests, [64, 128, 256, 512, 1024, 2048, 4096, 8192, 8192]);
-        breaker.success();
+        breaker.answered();
         for _ in 1..BREAKER_FAILURES {
-            assert!(!breaker.failure());
+            assert!(!fail(&mut breaker, 0));
         }
-        assert!(breaker.failure());
+        assert!(fail(&mut breaker, 0));
         assert_eq!(breaker.left(), BREAKER_REST);
     }
 
     #[test]
-    fn refused_answers_are_consecutive_failures() {
+    fn a_decision_fails_once_whatever_else_it_answers() {
         let mut breaker = Breaker::new();
         for _ in 1..BREAKER_FAILURES {
-            breaker.success();
-            assert!(!breaker.refused());
+            assert!(!fail(&mut breaker, 3));
+            assert!(!breaker.failure());
+            breaker.answered();
         }
-        breaker.success();
-        assert!(breaker.refused());
+        assert!(fail(&mut breaker, 1));
         assert_eq!(turned_away(&mut breaker), BREAKER_REST);
+    }
+
+    #[test]
+    fn a_decision_without_an_answer_is_neither_success_nor_failure() {
+        let mut breaker = Breaker::new();
+        for _ in 1..BREAKER_FAILURES {
+            assert!(!fail(&mut breaker, 0));
+            breaker.admit().unwrap();
+        }
+        assert!(fail(&mut breaker, 0));
     }
 }

@@ -64,7 +64,7 @@ pub enum CacheError {
         wanted: &'static str,
     },
     /// The operating system refused.
-    #[error("the cache of compiled policies fails at `{path}`: {source}")]
+    #[error("the cache of compiled policies fails at `{path}`")]
     Io {
         /// The directory or file.
         path: PathBuf,

@@ -47,12 +47,10 @@ pub enum StaticError {
     Empty,
     /// Too large.
     #[error(
-        "the file has {bytes} bytes and the largest module allowed has {MODULE_BYTES}; build for size, strip debug sections (keep names)"
+        "the file has more than {} MiB ({MODULE_BYTES} bytes), the largest module allowed; build for size, strip debug sections (keep names)",
+        MODULE_BYTES >> 20
     )]
-    Size {
-        /// Bytes of the file.
-        bytes: usize,
-    },
+    Size,
     /// Not WebAssembly.
     #[error("the file is not WebAssembly: it does not begin with `\\0asm`")]
     NotWasm,
@@ -124,7 +122,7 @@ impl From<BinaryReaderError> for StaticError {
 pub(crate) fn check(bytes: &[u8], features: WasmFeatures) -> Result<Shape, StaticError> {
     match bytes.len() {
         0 => return Err(StaticError::Empty),
-        len if len > MODULE_BYTES => return Err(StaticError::Size { bytes: len }),
+        len if len > MODULE_BYTES => return Err(StaticError::Size),
         _ => {}
     }
     if Parser::is_core_wasm(bytes) {

@@ -64,7 +64,7 @@ impl Compiler {
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
     /// There is no process to compile in.
-    #[error("the compiler `{program}` does not start: {source}")]
+    #[error("the compiler `{program}` does not start")]
     Spawn {
         /// The program.
         program: String,
@@ -129,16 +129,22 @@ fn child(mut input: impl Read, mut output: impl Write) -> wasmtime::Result<()> {
     input.read_exact(&mut memory)?;
     let (cpu, memory) = (u64::from_le_bytes(cpu), u64::from_le_bytes(memory));
     // The soft limit of cpu ends the process with a signal of its own; the hard one is for a process that caught it.
-    Resource::CPU.set(cpu, cpu + 1)?;
-    Resource::AS.set(memory, memory)?;
-    Resource::CORE.set(0, 0)?;
-    Resource::FSIZE.set(0, 0)?;
+    lower(Resource::CPU, cpu, cpu.saturating_add(1))?;
+    lower(Resource::AS, memory, memory)?;
+    lower(Resource::CORE, 0, 0)?;
+    lower(Resource::FSIZE, 0, 0)?;
     let mut component = Vec::new();
     input.take(MODULE_BYTES as u64 + 1).read_to_end(&mut component)?;
     let code = engine::engine()?.precompile_component(&component)?;
     output.write_all(&code)?;
     output.flush()?;
     Ok(())
+}
+
+/// Limits `resource`, as far as whoever started the host has not limited it more already: nobody may raise a hard limit.
+fn lower(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
+    let hard = hard.min(resource.get_hard()?);
+    resource.set(soft.min(hard), hard)
 }
 
 /// Compiles `component` in a process of its own.

@@ -1,6 +1,7 @@
 //! What a policy says of itself, checked before anyone relies on it.
 
-use partita_core::policy::{Demands, Reads, Shapes, View};
+use partita_core::model::node::MODELS_MAX;
+use partita_core::policy::{Demands, Models, Reads, Shapes, View};
 use semver::Version;
 use serde::Serialize;
 
@@ -100,10 +101,17 @@ fn is_column(column: &str) -> bool {
     COLUMNS.iter().any(|(name, fields)| *name == record && (field == "*" || fields.contains(&field)))
 }
 
+/// In place of the counts of GPUs: a table that is read in part keeps its rows.
+static ZEROES: [u32; MODELS_MAX] = [0; MODELS_MAX];
+
+/// The offsets of the one demand that [`project`] leaves: of its models and of its profiles.
+pub(crate) type Starts = [[u32; 2]; 2];
+
 /// The question as a policy with `reads` may see it: without the seed unless it reads it; and with the asked demand alone, outside of any
-/// mix, and without the shapes, unless it reads the mix or what the cluster is made of. So what is cached cannot depend on what it was not
-/// said to depend on. No column is copied.
-pub(crate) fn project<'a>(view: &View<'a>, demand: u32, reads: Reads) -> (View<'a>, u32) {
+/// mix, and without the shapes and the counts of GPUs, unless it reads the mix or what the cluster is made of. So what is cached cannot
+/// depend on what it was not said to depend on, but for the tables of models and profiles, which only grow. No column is copied; `starts`
+/// lends the memory for two new ones.
+pub(crate) fn project<'a>(view: &View<'a>, demand: u32, reads: Reads, starts: &'a mut Starts) -> (View<'a>, u32) {
     let mut view = *view;
     if !reads.seed {
         view.seed = 0;
@@ -112,21 +120,32 @@ pub(crate) fn project<'a>(view: &View<'a>, demand: u32, reads: Reads) -> (View<'
     if reads.mix || row >= view.demands.cpu.len() {
         return (view, demand);
     }
+    view.models = Models { gpus: ZEROES.get(..view.models.gpus.len()).unwrap_or_default(), ..view.models };
     view.shapes = Shapes::default();
     let demands = view.demands;
     let one = row..=row;
+    let [of_models, of_profiles] = starts;
+    let models = span(demands.model_start, row, demands.models, of_models);
+    let profiles = span(demands.profile_start, row, demands.profiles, of_profiles);
     view.demands = Demands {
         cpu: &demands.cpu[one.clone()],
         memory: &demands.memory[one.clone()],
         count: &demands.count[one.clone()],
         milli: &demands.milli[one],
         weight: &[0],
-        model_start: &demands.model_start[row..=row + 1],
-        models: demands.models,
-        profile_start: &demands.profile_start[row..=row + 1],
-        profiles: demands.profiles,
+        model_start: of_models,
+        models,
+        profile_start: of_profiles,
+        profiles,
     };
     (view, 0)
+}
+
+/// The part of `values` that `starts` gives to `row`; `alone` becomes the offsets of a table of that row alone.
+fn span<'a>(starts: &[u32], row: usize, values: &'a [u32], alone: &mut [u32; 2]) -> &'a [u32] {
+    let (start, end) = (starts[row], starts[row + 1]);
+    *alone = [0, end - start];
+    &values[start as usize..end as usize]
 }
 
 #[cfg(test)]
@@ -206,12 +225,20 @@ mod tests {
             profile_start: &[0, 0, 0, 2],
             profiles: &[3, 4],
         };
-        let view = View { seed: 42, demands, ..View::default() };
-        let (seen, row) = project(&view, 1, Reads { seed: false, mix: false });
+        let models = Models { gpus: &[10, 20, 30], memory: &[1, 2, 3], slots: &[0, 7, 8] };
+        let view = View { seed: 42, models, demands, ..View::default() };
+        let mut starts = Starts::default();
+        let (seen, row) = project(&view, 1, Reads { seed: false, mix: false }, &mut starts);
         assert_eq!((seen.seed, row), (0, 0));
         assert_eq!((seen.demands.cpu, seen.demands.count, seen.demands.weight), (&[2][..], &[2][..], &[0][..]));
-        assert_eq!(seen.demands.models[seen.demands.model_start[0] as usize..seen.demands.model_start[1] as usize], [1, 2]);
-        let (seen, row) = project(&view, 1, Reads { seed: true, mix: true });
+        assert_eq!((seen.models.gpus, seen.models.memory), (&[0, 0, 0][..], &[1, 2, 3][..]));
+        assert_eq!((seen.demands.models, seen.demands.model_start), (&[1, 2][..], &[0, 2][..]));
+        assert_eq!((seen.demands.profiles, seen.demands.profile_start), (&[][..], &[0, 0][..]));
+        let (seen, _) = project(&view, 2, Reads { seed: false, mix: false }, &mut starts);
+        assert_eq!((seen.demands.profiles, seen.demands.profile_start), (&[3, 4][..], &[0, 2][..]));
+        assert_eq!((seen.demands.models, seen.demands.model_start), (&[][..], &[0, 0][..]));
+        let (seen, row) = project(&view, 1, Reads { seed: true, mix: true }, &mut starts);
         assert_eq!((seen.seed, row, seen.demands.weight), (42, 1, &[7, 8, 9][..]));
+        assert_eq!((seen.models.gpus, seen.demands.profiles), (&[10, 20, 30][..], &[3, 4][..]));
     }
 }

@@ -11,13 +11,15 @@ use crate::limits::{BACKTRACE, STACK_BYTES};
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// The configuration. Whatever a scheduling policy does not need is off, since every proposal is attack surface. Multi-memory stays on:
-/// without it wasmtime 48 panics while it compiles the adapters of a component with several memories.
+/// without it wasmtime 48 panics while it compiles the adapters of a component with several memories. The bits of a NaN are made the same on
+/// every processor, so that a run replays anywhere.
 fn config() -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .concurrency_support(false)
         .consume_fuel(true)
+        .cranelift_nan_canonicalization(true)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
         .shared_memory(false)

@@ -10,7 +10,7 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use crate::artifact::Artifact;
-use crate::bindings::{Issue, PartitionerPre};
+use crate::bindings::{Issue, PartitionerIndices};
 use crate::cache::{Cache, CacheError, Id};
 use crate::check::{self, Shape, StaticError};
 use crate::compile::{self, CompileError, Compiler};
@@ -54,8 +54,8 @@ pub enum HostError {
     #[error("wasmtime does not start on this machine: {0}")]
     Engine(String),
     /// There is no thread for the clock.
-    #[error("no thread for the clock that stops runaway policies: {0}")]
-    Ticker(std::io::Error),
+    #[error("there is no thread for the clock that stops runaway policies")]
+    Ticker(#[source] std::io::Error),
 }
 
 /// The stages of loading, in order.
@@ -153,7 +153,7 @@ fn issues(issues: &[SettingsIssue]) -> String {
 
 /// A module that was not loaded.
 #[derive(Debug, thiserror::Error)]
-#[error("policy `{name}` is refused at stage {stage}: {reason}")]
+#[error("policy `{name}` is refused at stage {stage}")]
 pub struct LoadError {
     /// Name under which it was to be loaded.
     pub name: String,
@@ -301,8 +301,8 @@ impl<'a> Loading<'a> {
         self.artifact_bytes = Some(artifact_bytes);
         self.stage = Stage::Instantiate;
         let pre = self.host.linker.instantiate_pre(&component).map_err(|error| mismatch(&error))?;
-        let pre = PartitionerPre::new(pre).map_err(|error| mismatch(&error))?;
-        let module = Module { pre, limits: self.limits, log: Log::new(clean(self.name, DETAIL_CHARS).into()) };
+        let exports = PartitionerIndices::new(&pre).map_err(|error| mismatch(&error))?;
+        let module = Module { pre, exports, limits: self.limits, log: Log::new(clean(self.name, DETAIL_CHARS).into()) };
         let mut instance = Instance::start(&module).map_err(|error| match error {
             StartError::Fault(fault) => Reason::Fault(fault),
             StartError::Mismatch(error) => mismatch(&error),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::check::Shape;
 use crate::describe::Info;
 use crate::host::{Host, Loading, Stage};
+use crate::text::chain;
 
 /// What became of one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,7 +65,7 @@ impl Host {
     #[must_use]
     pub fn inspect(&self, component: &[u8], settings: &str) -> Report {
         let mut loading = Loading::new(self, "module under inspection", component, settings, self.ceiling());
-        let failure = loading.all().err().map(|reason| (loading.stage, reason.to_string()));
+        let failure = loading.all().err().map(|reason| (loading.stage, chain(&reason)));
         let outcome = |stage: Stage| match &failure {
             Some((failed, message)) if *failed == stage => Outcome::Failed(message.clone()),
             Some((failed, _)) if (*failed as usize) < stage as usize => Outcome::Skipped,

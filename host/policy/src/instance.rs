@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use partita_core::policy::{self, Cause, Fault};
-use wasmtime::component::{Linker, WasmStr};
+use wasmtime::component::{InstancePre, Linker, WasmStr};
 use wasmtime::{Engine, ResourceLimiter, Store, StoreContextMut, Trap, WasmBacktrace};
 
-use crate::bindings::{self, Issue, Level, Partitioner, PartitionerPre, Refusal};
+use crate::bindings::{self, Issue, Level, Partitioner, PartitionerIndices, Refusal};
 use crate::block::{Tables, pack};
 use crate::describe::Info;
 use crate::engine;
@@ -20,7 +20,8 @@ const OVERSIZE: &str = "fuel allocated for hostcalls has been exhausted";
 /// Everything that instances of one revision share.
 #[derive(Clone)]
 pub(crate) struct Module {
-    pub(crate) pre: PartitionerPre<State>,
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) exports: PartitionerIndices,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
 }
@@ -128,12 +129,10 @@ impl Instance {
         store.set_max_component_handles(HANDLES);
         let budget = Budget::of(limits.setup_fuel, limits);
         prepare(&mut store, budget);
-        match module.pre.instantiate(&mut store) {
-            Ok(world) => Ok(Self { store, world, limits, block: Vec::new() }),
-            // Without a trap no code of the policy ran, so it is the types that do not fit.
-            Err(error) if error.is::<Trap>() || error.is::<OverLimit>() => Err(StartError::Fault(fault(&error, &module.log, budget))),
-            Err(error) => Err(StartError::Mismatch(error)),
-        }
+        let instance = module.pre.instantiate(&mut store).map_err(|error| StartError::Fault(start_fault(&error, &module.log, budget)))?;
+        // The imports fitted before; what is left are the types of the exports.
+        let world = module.exports.load(&mut store, &instance).map_err(StartError::Mismatch)?;
+        Ok(Self { store, world, limits, block: Vec::new() })
     }
 
     /// An instance of `module` with `settings` applied, ready for questions.
@@ -256,6 +255,15 @@ pub(crate) fn list(issues: &[Issue]) -> String {
     let lines: Vec<String> =
         issues.iter().map(|issue| format!("{}: {}", if issue.path.is_empty() { "settings" } else { &issue.path }, issue.message)).collect();
     clean(&lines.join("; "), DETAIL_CHARS)
+}
+
+/// What an `error` of instantiation means. Without a trap no code of the policy ran, and there was no room for what the instance has: more
+/// memories than a store may hold, or no address space left in this process.
+fn start_fault(error: &wasmtime::Error, log: &Log, budget: Budget) -> Fault {
+    if error.is::<Trap>() || error.is::<OverLimit>() {
+        return fault(error, log, budget);
+    }
+    Fault { cause: Cause::Memory, detail: clean(&format!("there is no room for an instance: {error:#}"), DETAIL_CHARS) }
 }
 
 /// What `error` means: its cause, and a detail that names the trap, the functions and the policy's last words.

@@ -14,7 +14,7 @@
 //! - [`WasmPolicy`] and [`NativePolicy`] are what the core asks ([`partita_core::policy::Partitioner`]). A fault has a [cause] that is counted,
 //!   and a detail that names the trap, the functions and the policy's last words. The core then asks the next policy of its chain, whose last
 //!   link is native.
-//! - A policy that fails at everything is not asked for a while, counted in questions; one that answers the same question in two ways is
+//! - A policy that fails at everything is not asked for a while, counted in decisions; one that answers the same question in two ways is
 //!   switched off until it is loaded again.
 //! - [`compile_main`] is the body of the hidden subcommand that a program needs to be its own compiler.
 //! - [`limits`] holds every bound, each with the reason for its size.
@@ -55,6 +55,7 @@ pub use inspect::{Outcome, Report, StageReport};
 pub use limits::{CompileLimits, Limits};
 pub use native::{NativePolicy, native};
 pub use stats::{Faults, Stats};
+pub use text::chain;
 pub use wasm::WasmPolicy;
 
 /// The bundled policies: their names, what they do, their components and native twins.

@@ -53,15 +53,16 @@ pub const LOG_BURST: u32 = 256;
 /// Fuel that a log line costs, besides one unit a byte: what the host does for it, at the price of Wasm instructions (1,000 are 45 ns).
 pub(crate) const LOG_FUEL: u64 = 2_000;
 
-/// Consecutive failures after which a policy is not asked for a while. One or two happen to a policy that meets an odd question; five in
+/// Decisions failed in a row after which a policy is not asked for a while. One or two happen to a policy that meets an odd question; five in
 /// a row say that it fails at everything.
 pub const BREAKER_FAILURES: u32 = 5;
-/// Questions that a policy is not asked when the breaker opens for the first time; doubled at every failed probe.
+/// Decisions that a policy is left out of when the breaker opens for the first time; doubled at every failed probe.
 pub const BREAKER_REST: u64 = 64;
-/// The longest rest: a policy that is mended by what changes in the cluster is back within minutes at ten questions a second.
+/// The longest rest: a policy that is mended by what changes in the cluster is back within minutes at ten decisions a second.
 pub const BREAKER_REST_MAX: u64 = 8_192;
 
-/// The first questions are all repeated on a fresh instance: a policy that keeps state by mistake shows it at the second.
+/// The first questions are all repeated on a fresh instance, but for the very first, which a fresh instance answers anyway: a policy that
+/// keeps state by mistake shows it at the second.
 pub const REPEAT_ALWAYS: u64 = 4;
 /// Up to this question, those whose number is a power of two are repeated: dense at first, when a mistake shows soonest, at a cost that does
 /// not grow with the run. A fresh instance costs about 35 µs, ten times a small question.

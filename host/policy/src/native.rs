@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use partita_core::policy::{self, Cause, Fault, Partitioner, Reads, Revision};
 use partita_sdk::{Candidates, Demands, Gpus, Models, Native, Nodes, Profiles, Question, Refusal, Shapes, View};
 
-use crate::describe::{Info, project};
+use crate::describe::{Info, Starts, project};
 use crate::host::{Host, LoadError, Loaded, Reason, SettingsIssue, Stage, check_settings};
 use crate::instance::check_scores;
 use crate::limits::{DETAIL_CHARS, Limits};
@@ -90,6 +90,10 @@ impl Partitioner for NativePolicy {
         self.reads
     }
 
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn score(
         &mut self,
         view: &policy::View<'_>,
@@ -99,7 +103,8 @@ impl Partitioner for NativePolicy {
     ) -> Result<(), Fault> {
         scores.clear();
         self.stats.calls += 1;
-        let (view, demand) = project(view, demand, self.reads);
+        let mut starts = Starts::default();
+        let (view, demand) = project(view, demand, self.reads, &mut starts);
         let question = Question { view: borrow(&view), demand: demand as usize, candidates: borrow_candidates(candidates) };
         let result = self.answer(&question, scores);
         match &result {

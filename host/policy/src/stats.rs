@@ -10,7 +10,7 @@ pub struct Stats {
     pub calls: u64,
     /// Questions that it answered usably.
     pub answered: u64,
-    /// Questions without a usable answer, by cause.
+    /// Questions without a usable answer, by cause; [`Cause::Quarantined`] counts decisions, whose questions were then not put.
     pub faults: Faults,
     /// Answers that the core refused as a whole; they are among `answered` and among `faults`.
     pub refused: u64,
@@ -28,7 +28,7 @@ pub struct Stats {
     pub log_lines: u64,
     /// Log lines dropped because there were too many.
     pub log_dropped: u64,
-    /// Questions that it is still turned away from after consecutive failures.
+    /// Decisions that it is still turned away from after consecutive failures.
     pub resting: u64,
     /// Why it is switched off for good, if it is.
     pub quarantined: Option<String>,

@@ -1,5 +1,6 @@
 //! Text that a policy wrote, made safe to print.
 
+use std::error::Error;
 use std::fmt::Write as _;
 
 /// `text` with control characters, and characters that reorder or hide their neighbours, escaped; at most `max` characters of the input,
@@ -19,6 +20,13 @@ pub(crate) fn clean(text: &str, max: usize) -> String {
         }
     }
     out
+}
+
+/// `error` and what caused it, on one line: every error of this crate says its own part only.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Whether `character` can move the cursor, break a line, or change how its neighbours are shown.

@@ -6,7 +6,7 @@ use partita_core::policy::{Candidates, Cause, Fault, Partitioner, Reads, Revisio
 
 use crate::block::Tables;
 use crate::breaker::Breaker;
-use crate::describe::{Info, project};
+use crate::describe::{Info, Starts, project};
 use crate::instance::{Instance, Module};
 use crate::limits::{Limits, REPEAT_ALWAYS, REPEAT_EARLY, REPEAT_LATER};
 use crate::stats::Stats;
@@ -114,25 +114,25 @@ impl WasmPolicy {
             }
             _ => {
                 self.warm = None;
-                self.rest(Breaker::failure);
+                self.failed();
             }
         }
         fault
     }
 
     /// Tells the breaker of a failure, and the operator if it opens.
-    fn rest(&mut self, failed: impl FnOnce(&mut Breaker) -> bool) {
-        if failed(&mut self.breaker) {
-            tracing::warn!(policy = self.info.name, questions = self.breaker.left(), "failed again and again and is not asked for a while");
+    fn failed(&mut self) {
+        if self.breaker.failure() {
+            tracing::warn!(policy = self.info.name, decisions = self.breaker.left(), "failed again and again and is not asked for a while");
         }
     }
 
-    fn admit(&mut self) -> Result<(), Fault> {
-        let quarantined = |detail| Err(Fault { cause: Cause::Quarantined, detail });
+    /// Whether the policy takes part in the decision that begins; if not, why.
+    fn admit(&mut self) -> Result<(), String> {
         if let Some(reason) = &self.stats.quarantined {
-            return quarantined(format!("switched off for good: {reason}"));
+            return Err(format!("switched off for good: {reason}"));
         }
-        self.breaker.admit().or_else(|left| quarantined(format!("failed again and again; asked again after {left} more questions")))
+        self.breaker.admit().map_err(|left| format!("failed again and again; asked again after {left} more decisions"))
     }
 }
 
@@ -152,21 +152,22 @@ impl Partitioner for WasmPolicy {
         self.reads
     }
 
+    fn ready(&mut self) -> Result<(), Fault> {
+        let admitted = self.admit().map_err(|detail| self.note(Fault { cause: Cause::Quarantined, detail }));
+        self.stats.resting = self.breaker.left();
+        admitted
+    }
+
     fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
         scores.clear();
         self.stats.calls += 1;
-        let answer = match self.admit() {
-            Ok(()) => {
-                let (view, demand) = project(view, demand, self.reads);
-                self.answer(&Asked { view, demand, candidates: *candidates })
-            }
-            Err(fault) => Err(fault),
-        };
-        let result = match answer {
+        let mut starts = Starts::default();
+        let (view, demand) = project(view, demand, self.reads, &mut starts);
+        let result = match self.answer(&Asked { view, demand, candidates: *candidates }) {
             Ok(answer) => {
                 scores.extend(answer);
                 self.stats.answered += 1;
-                self.breaker.success();
+                self.breaker.answered();
                 Ok(())
             }
             Err(fault) => Err(self.note(fault)),
@@ -180,7 +181,7 @@ impl Partitioner for WasmPolicy {
         self.stats.refused += 1;
         self.stats.faults.add(fault.cause);
         self.warm = None;
-        self.rest(Breaker::refused);
+        self.failed();
         self.stats.resting = self.breaker.left();
     }
 }

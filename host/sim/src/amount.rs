@@ -2,6 +2,10 @@
 
 use crate::error::Fault;
 
+/// The most cpu of a node or a pod, milli-cores: a million cores, some thousand times the largest machine. Beyond it the unit is wrong.
+pub(crate) const CPU_MILLI_MAX: u32 = 1_000_000_000;
+/// The most memory of a node or a pod, MiB: 1 PiB.
+pub(crate) const MEMORY_MIB_MAX: u32 = 1 << 30;
 /// Milliseconds in a second, and milli-cores in a core.
 const THOUSAND: u64 = 1000;
 /// The longest time that a trace may name: ten years, in seconds. Beyond it a wrong unit is likelier than a wish.
@@ -24,7 +28,11 @@ pub(crate) fn cpu_milli(text: &str) -> Result<u32, Fault> {
         None => decimal(text, 3),
     };
     let milli = milli.ok_or_else(|| Fault::new("is not an amount of cpu", "write cores, 2 or 0.5, or milli-cores, 500m").value(text))?;
-    u32::try_from(milli).map_err(|_| Fault::new("is more cpu than any machine has", "check the unit; cores are meant").value(text))
+    let much = || {
+        let cores = CPU_MILLI_MAX / THOUSAND as u32;
+        Fault::new("is more cpu than any machine has", format!("check the unit; the limit is {cores} cores")).value(text)
+    };
+    u32::try_from(milli).ok().filter(|milli| *milli <= CPU_MILLI_MAX).ok_or_else(much)
 }
 
 /// Which way an amount that is no whole MiB is rounded: what a node has down, what a pod asks up.
@@ -55,7 +63,11 @@ pub(crate) fn memory_mib(text: &str, round: Round) -> Result<u32, Fault> {
         Round::Down => amount / mib,
         Round::Up => amount.div_ceil(mib),
     };
-    u32::try_from(amount).map_err(|_| Fault::new("is more memory than any machine has", "check the unit").value(text))
+    let much = || {
+        let tib = MEMORY_MIB_MAX >> 20;
+        Fault::new("is more memory than any machine has", format!("check the unit; the limit is {tib}Ti")).value(text)
+    };
+    u32::try_from(amount).ok().filter(|mib| *mib <= MEMORY_MIB_MAX).ok_or_else(much)
 }
 
 /// Seconds, with up to three decimals, in milliseconds.
@@ -126,11 +138,11 @@ mod tests {
 
     #[test]
     fn amounts_are_read_as_people_write_them() {
-        let cpu = [("2", 2000), ("0.5", 500), ("500m", 500), ("0", 0), ("1.125", 1125)];
+        let cpu = [("2", 2000), ("0.5", 500), ("500m", 500), ("0", 0), ("1.125", 1125), ("1000000", CPU_MILLI_MAX)];
         for (text, milli) in cpu {
             assert_eq!(cpu_milli(text), Ok(milli), "{text}");
         }
-        let memory = [("16Gi", 16_384), ("512Mi", 512), ("1.5Ti", 1_572_864), ("0Mi", 0), ("1024Ki", 1)];
+        let memory = [("16Gi", 16_384), ("512Mi", 512), ("1.5Ti", 1_572_864), ("0Mi", 0), ("1024Ki", 1), ("1024Ti", MEMORY_MIB_MAX)];
         for (text, mib) in memory {
             assert_eq!(memory_mib(text, Round::Up), Ok(mib), "{text}");
         }
@@ -143,10 +155,11 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for text in ["", "-1", "1e3", "2.", ".5", "1.0001", "five", "5 ", "0.5m", "99999999999999999999", "9999999", "∞"] {
+        for text in ["", "-1", "1e3", "2.", ".5", "1.0001", "five", "5 ", "0.5m", "99999999999999999999", "1000000.001", "1000000001m", "∞"]
+        {
             assert!(cpu_milli(text).is_err(), "{text}");
         }
-        for text in ["", "16", "Gi", "16GiB", "-1Gi", "9999999Ti", "1 Gi"] {
+        for text in ["", "16", "Gi", "16GiB", "-1Gi", "1024.001Ti", "9999999Ti", "1 Gi"] {
             assert!(memory_mib(text, Round::Up).is_err(), "{text}");
         }
         for text in ["", "-1", "1.0001", "NaN", "316224001"] {

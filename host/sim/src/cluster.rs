@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, ops::Range};
 use partita_core::model::{
     Cut, GpuModel, GpuSpec, NodeSpec,
     catalog::{self, CatalogError},
-    node::GPUS_MAX,
+    node::{GPUS_MAX, MODELS_MAX},
 };
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -176,11 +176,20 @@ fn models(described: &[Spanned<GpuModel>]) -> Result<HashMap<String, GpuModel>, 
             };
             grid.validate().map_err(wrong)?;
         }
+        room_for_model(known.len(), &model.name).map_err(fault)?;
         if known.insert(model.name.clone(), model.clone()).is_some() {
             return Err(fault(Fault::new("is described twice", "keep one [[model]] of this name").value(&model.name)));
         }
     }
     Ok(known)
+}
+
+/// Refuses the model called `name` where a cluster has as many as it may.
+pub(crate) fn room_for_model(known: usize, name: &str) -> Result<(), Fault> {
+    if known < MODELS_MAX {
+        return Ok(());
+    }
+    Err(Fault::new(format!("is beyond the limit of {MODELS_MAX} GPU models"), "describe fewer").value(name))
 }
 
 struct Builder {
@@ -241,6 +250,7 @@ impl Builder {
     fn model(&mut self, name: &str) -> Result<&GpuModel, Fault> {
         if !self.known.contains_key(name) && !self.used.contains_key(name) {
             let model = catalog::lookup(name).map_err(|error| self.unknown(name, &error))?;
+            room_for_model(self.known.len() + self.used.len(), name).map_err(|fault| fault.column("model"))?;
             self.used.insert(name.into(), model);
         }
         Ok(self.known.get(name).unwrap_or_else(|| &self.used[name]))

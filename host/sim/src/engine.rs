@@ -174,9 +174,9 @@ impl<'a> Engine<'a> {
         let plan = self.planner.round(chain);
         self.latency.add(started.elapsed(), plan.decisions);
         self.result.decisions += plan.decisions;
-        for (_, fault) in plan.faults {
-            let first = || Failure { cause: fault.cause.name().into(), count: 0, example: fault.detail.clone() };
-            self.failures.entry(fault.cause).or_insert_with(first).count += 1;
+        for ((_, cause), faults) in plan.faults {
+            let first = || Failure { cause: cause.name().into(), count: 0, example: faults.example };
+            self.failures.entry(cause).or_insert_with(first).count += faults.count;
         }
         for action in plan.actions {
             if let Action::Bind { pod, node, grant } = action {

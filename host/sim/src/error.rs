@@ -5,11 +5,11 @@ use std::{fmt, io, path::PathBuf};
 use partita_core::state::Refused;
 use thiserror::Error;
 
-/// Why a run could not be prepared or finished.
+/// Why a run could not be prepared or finished. A message does not repeat that of its source: print the chain.
 #[derive(Debug, Error)]
 pub enum SimError {
     /// A file cannot be opened or read.
-    #[error("{path}: cannot be read: {source}", path = .path.display())]
+    #[error("{path}: cannot be read", path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum SimError {
     #[error("no policy was given; name at least one")]
     NoPolicy,
     /// The core refused something that the readers let through.
-    #[error("the planner refused an event: {0}")]
+    #[error("the planner refused an event")]
     Refused(#[from] Refused),
     /// The core's decision does not add up in the simulator's own books: a bug of partita.
     #[error("at {at_s} s pod {pod} was placed on {node}: {problem}; this is a bug of partita, please report it with the input")]

@@ -18,7 +18,7 @@ const MILLI_UNITS: u64 = GPU_UNITS / MILLI as u64;
 /// One GPU: its model's number and what is taken.
 #[derive(Clone, Debug)]
 struct Gpu {
-    model: u16,
+    model: u32,
     taken: Taken,
 }
 
@@ -59,7 +59,7 @@ enum KindAsk {
 /// What the cluster has left, and how much of it the mix cannot use.
 pub(crate) struct Ledger<'a> {
     cluster: &'a Cluster,
-    model_numbers: HashMap<&'a str, u16>,
+    model_numbers: HashMap<&'a str, u32>,
     grids: Vec<Option<&'a Grid>>,
     nodes: Vec<Node>,
     kinds: Vec<Kind>,
@@ -71,7 +71,7 @@ pub(crate) struct Ledger<'a> {
 
 impl<'a> Ledger<'a> {
     pub(crate) fn new(cluster: &'a Cluster, mix: &Mix) -> Self {
-        let model_numbers: HashMap<&str, u16> = cluster.models.iter().zip(0..).map(|(model, row)| (model.name.as_str(), row)).collect();
+        let model_numbers: HashMap<&str, u32> = cluster.models.iter().zip(0..).map(|(model, row)| (model.name.as_str(), row)).collect();
         let grids: Vec<Option<&Grid>> = cluster.models.iter().map(|model| model.grid.as_ref()).collect();
         let taken = |cut| match cut {
             Cut::Shares => Taken::Shares { free: MILLI },
@@ -147,7 +147,7 @@ impl<'a> Ledger<'a> {
                     self.used += u64::from(milli) * MILLI_UNITS;
                 }
                 (Taken::Mig { users }, Use::Partition(placement)) => {
-                    let grid = self.grids[usize::from(gpu.model)].ok_or("the model has no grid")?;
+                    let grid = self.grids[gpu.model as usize].ok_or("the model has no grid")?;
                     if !grid.admits(users, placement) {
                         return Err(format!("GPU {index} has no room for {placement:?} beside {users:?}"));
                     }
@@ -168,7 +168,7 @@ impl<'a> Ledger<'a> {
         node.memory_free += demand.memory_mib;
         for &(index, used) in &grant.0 {
             let gpu = &mut node.gpus[usize::from(index)];
-            match (&mut gpu.taken, used, self.grids[usize::from(gpu.model)]) {
+            match (&mut gpu.taken, used, self.grids[gpu.model as usize]) {
                 (Taken::Shares { free }, Use::Share(milli), _) => {
                     *free += milli;
                     self.used -= u64::from(milli) * MILLI_UNITS;
@@ -197,7 +197,7 @@ impl<'a> Ledger<'a> {
             let right = match (&demand.gpu, used) {
                 (GpuAsk::Share { milli, .. }, Use::Share(given)) => *milli == given,
                 (GpuAsk::Mig { profile }, Use::Partition(placement)) => {
-                    let grid = self.grids[usize::from(self.model_numbers[gpu.model.as_str()])];
+                    let grid = self.grids[self.model_numbers[gpu.model.as_str()] as usize];
                     grid.is_some_and(|grid| grid.resolve(profile) == Ok(placement.profile))
                 }
                 _ => false,
@@ -228,7 +228,7 @@ impl<'a> Ledger<'a> {
         let mut fitting = 0;
         for gpu in &node.gpus {
             let units = self.free_units(gpu);
-            let usable = if kind.accepts[usize::from(gpu.model)] { self.usable_units(kind, gpu) } else { 0 };
+            let usable = if kind.accepts[gpu.model as usize] { self.usable_units(kind, gpu) } else { 0 };
             free += units;
             stranded += units - usable;
             fitting += usize::from(usable > 0);
@@ -242,7 +242,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn free_units(&self, gpu: &Gpu) -> u64 {
-        match (&gpu.taken, self.grids[usize::from(gpu.model)]) {
+        match (&gpu.taken, self.grids[gpu.model as usize]) {
             (Taken::Shares { free }, _) => u64::from(*free) * MILLI_UNITS,
             (Taken::Mig { users }, Some(grid)) => slot_units(grid) * u64::from(free_slots(grid, users).len()),
             (Taken::Mig { .. }, None) => 0,
@@ -253,7 +253,7 @@ impl<'a> Ledger<'a> {
         match (&kind.ask, &gpu.taken) {
             (KindAsk::Share { milli, .. }, Taken::Shares { free }) if free >= milli => u64::from(*free) * MILLI_UNITS,
             (KindAsk::Mig(rows), Taken::Mig { users }) => {
-                let model = usize::from(gpu.model);
+                let model = gpu.model as usize;
                 let (Some(profile), Some(grid)) = (rows[model], self.grids[model]) else { return 0 };
                 let places = grid.profiles[usize::from(profile)].starts.iter().map(|&start| Placement { profile, start });
                 let covered =

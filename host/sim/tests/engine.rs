@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::error::Error;
+
 use common::{Broken, Emptiest, Random, Zeros};
 use partita_core::policy::Partitioner;
 use partita_sim::{Cluster, Contender, Options, Outcome, RunResult, SimError, Unplaceable, Workload, openb::allocation_at, simulate};
@@ -90,6 +92,23 @@ fn slots_of_partitions_count_as_their_share_of_the_gpu() {
 }
 
 #[test]
+fn a_partition_may_be_asked_for_by_any_of_its_names() {
+    let two = "[[node]]\nname = \"n\"\ncpu = 8\nmemory = \"64Gi\"\ngpus = { model = \"A100-80GB\", count = 2, cut = \"mig\" }\n";
+    let play = |names: [&str; 5]| {
+        let rows = names.map(|name| format!("{name},x,0,1,1Gi,,,{name},A100-80GB,0,"));
+        result(&cluster(two), &workload(&rows.each_ref().map(String::as_str)), &WAIT)
+    };
+    // One GPU whole, six of the eight slots of the other; engines of `+me` there are once on a GPU, so the last pod waits.
+    let aliased = play(["7g.79gb", "mig-1g.10gb", "1g.10gb.me", "nvidia.com/mig-3g.39gb", "mig-1g.10gb.me"]);
+    assert_eq!((aliased.placed, aliased.pending, aliased.allocated_end), (4, 1, 87.5));
+    assert!(matches!(&aliased.unplaced[..], [group] if group.example == "x/mig-1g.10gb.me" && !group.never), "{:?}", aliased.unplaced);
+    // Their places are those that their usual names have.
+    let usual = play(["7g.80gb", "1g.10gb", "1g.10gb+me", "3g.40gb", "1g.10gb+me.all"]);
+    assert_eq!((usual.placed, usual.pending, usual.allocated_end), (4, 1, 87.5));
+    assert!(usual.unplaced[0].never, "an A100 has no such profile");
+}
+
+#[test]
 fn fragmentation_is_the_free_share_that_the_mix_cannot_use() {
     // Mix: three types, equally frequent. After a, 400 are free: usable for a 300, not for a 600 nor for a pod of no GPU.
     let pods = workload(&["a,x,0,1,1Gi,1,600,,,0,", "b,x,0,1,1Gi,1,300,,T4,0,5", "c,x,0,1,1Gi,,,,,0,"]);
@@ -125,6 +144,17 @@ fn input_that_cannot_be_played_is_refused() {
     let plain = workload(&["a,x,0,1,1Gi,,,,,0,"]);
     let result = result(&bare, &plain, &WAIT);
     assert_eq!((result.placed, result.allocated_mean, result.fragmentation_end), (1, 0.0, 0.0));
+}
+
+#[test]
+fn what_the_planner_refuses_is_the_source_of_the_error_and_not_its_message() {
+    let mut twice = cluster(ONE_T4);
+    twice.models.push(twice.models[0].clone());
+    twice.models[1].memory_mib += 1;
+    let error = play(&twice, &workload(&["a,x,0,1,1Gi,,,,,0,"]), &WAIT, vec![&mut Zeros]).unwrap_err();
+    assert_eq!(error.to_string(), "the planner refused an event");
+    let source = error.source().unwrap().to_string();
+    assert!(source.contains("T4"), "{source}");
 }
 
 #[test]

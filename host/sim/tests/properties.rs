@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cluster_survives_being_written(names in prop::collection::btree_set("[ -~äß]{0,6}[a-z]", 1..5), cpu in 0..u32::MAX, memory in 0..u32::MAX, gpus in 0..5usize) {
+    fn a_cluster_survives_being_written(names in prop::collection::btree_set("[ -~äß]{0,6}[a-z]", 1..5), cpu in 0..=1_000_000_000u32, memory in 0..=1u32 << 30, gpus in 0..5usize) {
         let models = ["T4", "A30", "H100-80GB"];
         let gpus: Vec<String> = (0..gpus).map(|row| format!("{{ model = \"{}\", count = {} }}", models[row % 3], row + 1)).collect();
         let node = |name: &String| {

@@ -1,9 +1,9 @@
 //! What readers refuse, word for word.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
-use std::{fs, path::PathBuf};
+use std::{error::Error, fs, path::PathBuf};
 
-use partita_core::model::{Cut, GpuAsk, catalog};
+use partita_core::model::{Cut, GpuAsk, catalog, node::MODELS_MAX};
 use partita_sim::{Cluster, SimError, Times, Workload, load, openb, text};
 
 fn lines(lines: &[&str]) -> Vec<u8> {
@@ -45,6 +45,14 @@ fn a_cluster_is_refused_with_line_key_value_and_remedy() {
         (
             node.replace("64Gi", "64GiB"),
             "c.toml:4: memory: \"64GiB\" is not an amount of memory; write a number and a unit, such as 512Mi or 16Gi",
+        ),
+        (
+            node.replace('8', "1000001"),
+            "c.toml:3: cpu: \"1000001\" is more cpu than any machine has; check the unit; the limit is 1000000 cores",
+        ),
+        (
+            node.replace("64Gi", "1025Ti"),
+            "c.toml:4: memory: \"1025Ti\" is more memory than any machine has; check the unit; the limit is 1024Ti",
         ),
         (node.replace("\"a\"", "\"\""), "c.toml:2: name: is empty; give it a name"),
         (format!("{node}\n{node}"), "c.toml:7: name: \"a\" is the name of the node in line 1 too; give each node its own name"),
@@ -118,6 +126,8 @@ fn a_workload_is_refused_with_line_column_value_and_remedy() {
         (vec![HEADER, ",1,1Gi,,,,,0"], "w.csv:2: name: is empty; give it a name".into()),
         (vec![HEADER, "a,,1Gi,,,,,0"], "w.csv:2: cpu: \"\" is not an amount of cpu; write cores, 2 or 0.5, or milli-cores, 500m".into()),
         (vec![HEADER, "a,1,1,,,,,0"], "w.csv:2: memory: \"1\" is not an amount of memory; write a number and a unit, such as 512Mi or 16Gi".into()),
+        (vec![HEADER, "a,1000001,1Gi,,,,,0"], "w.csv:2: cpu: \"1000001\" is more cpu than any machine has; check the unit; the limit is 1000000 cores".into()),
+        (vec![HEADER, "a,1,1025Ti,,,,,0"], "w.csv:2: memory: \"1025Ti\" is more memory than any machine has; check the unit; the limit is 1024Ti".into()),
         (vec![HEADER, "a,1,1Gi,65,,,,0"], "w.csv:2: gpus: \"65\" is too large for GPUs; the limit is 64".into()),
         (vec![HEADER, "a,1,1Gi,1,1001,,,0"], "w.csv:2: gpu_milli: \"1001\" is too large for milli-GPU; the limit is 1000".into()),
         (vec![HEADER, "a,1,1Gi,1,0,,,0"], "w.csv:2: gpu_milli: \"0\" is no share of a GPU; write 1 to 1000".into()),
@@ -184,7 +194,9 @@ fn openb_tables_are_refused_with_line_column_value_and_remedy() {
             "n.csv:1: model: is missing from the header; needed are sn, cpu_milli, memory_mib, gpu, model",
         ),
         (vec![NODES, "a,1,1,1,T4", "a,1,1,1,T4"], "n.csv:3: sn: \"a\" is the name of an earlier node too; give each node its own name"),
-        (vec![NODES, "a,1.5,1,1,T4"], "n.csv:2: cpu_milli: \"1.5\" is not a whole number of milli-cores; write 0 to 4294967295"),
+        (vec![NODES, "a,1.5,1,1,T4"], "n.csv:2: cpu_milli: \"1.5\" is not a whole number of milli-cores; write 0 to 1000000000"),
+        (vec![NODES, "a,1000000001,1,1,T4"], "n.csv:2: cpu_milli: \"1000000001\" is too large for milli-cores; the limit is 1000000000"),
+        (vec![NODES, "a,1,1073741825,1,T4"], "n.csv:2: memory_mib: \"1073741825\" is too large for MiB; the limit is 1073741824"),
         (vec![NODES, "a,1,1,65,T4"], "n.csv:2: gpu: \"65\" is too large for GPUs; the limit is 64"),
         (vec![NODES, "a,1,1,1,"], "n.csv:2: model: is empty; give it a name"),
     ];
@@ -195,10 +207,14 @@ fn openb_tables_are_refused_with_line_column_value_and_remedy() {
         (vec![PODS], "p.csv: has no pods; add a line for each pod below the header"),
         (vec![PODS, "a,1,1,0,500,,0,1,0"], "p.csv:2: gpu_milli: \"500\" is a share of no GPU; set num_gpu to 1"),
         (vec![PODS, "a,1,1,1,0,,0,1,0"], "p.csv:2: gpu_milli: \"0\" is no share of a GPU; write 1 to 1000"),
+        (
+            vec![PODS, "a,1000000001,1,0,0,,0,1,0"],
+            "p.csv:2: cpu_milli: \"1000000001\" is too large for milli-cores; the limit is 1000000000",
+        ),
         (vec![PODS, "a,1,1,1,500,,5,4,"], "p.csv:2: deletion_time: \"4\" is before the pod started; correct the times"),
         (
             vec![PODS, "a,1,1,1,500,,,4,"],
-            "p.csv:2: creation_time: is not given, and the replay is to keep the times of the trace; replay it in order",
+            "p.csv:2: creation_time: is not given, and the times of the trace are asked for; use --times order",
         ),
         (
             vec![PODS, "a,1,1,1,500,,0,x,"],
@@ -301,8 +317,69 @@ fn files_that_do_not_belong_together_are_refused() {
         beyond.ends_with("arrivals.txt:1: \"4\" is place 3 of the order, and pods.csv has 1 pods; use the arrivals file of this workload"),
         "{beyond}"
     );
-    let missing = load(&folder.0.join("none.toml"), &pods, None, Times::Order).unwrap_err().to_string();
-    assert!(missing.contains("none.toml: cannot be read: "), "{missing}");
-    let swapped = load(&pods, &nodes, None, Times::Order).unwrap_err().to_string();
-    assert!(swapped.contains("pods.csv:1: "), "{swapped}");
+    let missing = load(&folder.0.join("none.toml"), &pods, None, Times::Order).unwrap_err();
+    assert!(missing.to_string().ends_with("none.toml: cannot be read"), "{missing}");
+    // Who prints the chain of causes says each of them once.
+    let source = missing.source().unwrap().to_string();
+    assert!(!missing.to_string().contains(&source), "{missing}: {source}");
+}
+
+#[test]
+fn a_cluster_and_a_workload_in_each_others_place_are_told() {
+    let folder = Folder::new("swapped");
+    let node = "[[node]]\nname = \"n\"\ncpu = 1\nmemory = \"1Gi\"\n";
+    let clusters = [
+        folder.file("plain.toml", node),
+        folder.file("commented.toml", &format!("\u{feff}\n# Our cluster, name,cpu,arrival\n\n{node}")),
+        folder.file("nodes.csv", &format!("{NODES}\na,1000,1,1,T4\n")),
+    ];
+    let workloads = [
+        folder.file("own.csv", "name,cpu,memory,arrival\na,1,1Gi,0\n"),
+        folder.file("quoted.csv", "\"memory\", \"name\", \"cpu\"\r\n1Gi,a,1\r\n"),
+        folder.file("own.jsonl", "\n{\"name\":\"a\",\"cpu\":1,\"memory\":\"1Gi\",\"arrival\":0}\n"),
+        folder.file("pods.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\nx,1,1,1,500\n"),
+        // Larger than a cluster may be: what it is matters more than its size.
+        folder.file("large.csv", &format!("name,cpu,memory,arrival\n{}", " ".repeat(text::CLUSTER_MAX))),
+    ];
+    let message = |cluster, workload| load(cluster, workload, None, Times::Order).unwrap_err().to_string();
+    for workload in &workloads {
+        let told = message(workload, workload);
+        assert_eq!(told, format!("{}: looks like a workload; are --cluster and --workload swapped?", workload.display()));
+    }
+    for cluster in &clusters {
+        let told = message(cluster, cluster);
+        assert_eq!(told, format!("{}: looks like a cluster; are --cluster and --workload swapped?", cluster.display()));
+    }
+}
+
+#[test]
+fn a_cluster_has_so_many_models_and_keeps_them_apart() {
+    let model = |row: usize| format!("[[model]]\nname = \"m{row}\"\n");
+    let node = "[[node]]\nname = \"n\"\ncpu = 1\nmemory = \"1Gi\"\n";
+    let models = |count: usize| (0..count).map(model).collect::<String>();
+    let full = format!("{}{node}", models(MODELS_MAX));
+    assert_eq!(Cluster::parse("c", full.as_bytes()).unwrap().models.len(), MODELS_MAX);
+    let more = format!("{}{node}", models(65_541));
+    assert_eq!(cluster_error(more.as_bytes()), "c.toml:2049: model: \"m1024\" is beyond the limit of 1024 GPU models; describe fewer");
+    let built_in = format!("{full}gpus = {{ model = \"T4\", count = 1 }}\n");
+    assert_eq!(cluster_error(built_in.as_bytes()), "c.toml:2053: model: \"T4\" is beyond the limit of 1024 GPU models; describe fewer");
+    let openb: Vec<String> = (0..=MODELS_MAX).map(|row| format!("n{row},1,1,1,m{row}")).collect();
+    let error = openb::parse_nodes("n.csv", format!("{NODES}\n{}", openb.join("\n")).as_bytes()).unwrap_err().to_string();
+    assert_eq!(error, "n.csv:1026: model: \"m1024\" is beyond the limit of 1024 GPU models; describe fewer");
+}
+
+#[test]
+fn a_grid_with_aliases_and_engines_survives_being_written() {
+    let node = |model: &str| {
+        format!("[[node]]\nname = \"{model}\"\ncpu = 1\nmemory = \"1Gi\"\ngpus = {{ model = \"{model}\", count = 1, cut = \"mig\" }}\n")
+    };
+    let text = node("RTX-PRO-6000-Blackwell-96GB") + &node("A100-80GB");
+    let cluster = Cluster::parse("c", text.as_bytes()).unwrap();
+    let grids: Vec<_> = cluster.models.iter().filter_map(|model| model.grid.as_ref()).collect();
+    let [eight, twelve] = grids[..] else { panic!("two grids") };
+    assert!(twelve.slots == 12 && !twelve.engines.is_none() && twelve.profiles.iter().any(|profile| !profile.engines.is_none()));
+    assert!(eight.profiles.iter().any(|profile| !profile.aliases.is_empty()));
+    let written = cluster.to_toml().unwrap();
+    assert!(written.contains("[model.grid.engines]") && written.contains("7g.79gb"), "{written}");
+    assert_eq!(Cluster::parse("c", written.as_bytes()), Ok(cluster));
 }

@@ -3,7 +3,7 @@
 //! The baseline of Weng et al., "Beware of Fragmentation" (USENIX ATC'23): trunc(100 (1 - (c p / 128000^2 + g q / 8000^2) / 2)), with c and
 //! g the node's free cpu and GPUs before placing, p and q what the pod asks. The divisors are the largest node of the trace.
 
-use partita_sdk::{Issue, NoSettings, Partitioner, Policy, Question, Refusal};
+use partita_sdk::{Issue, NoSettings, Partitioner, Policy, Question, Refusal, SCORE_MAX};
 
 /// The policy.
 #[derive(Debug)]
@@ -29,7 +29,9 @@ const GPU: i128 = 8_000;
 fn alignment(cpu_free: u32, gpu_free: u32, cpu: u32, gpu: u32) -> i32 {
     let product = i128::from(cpu_free) * i128::from(cpu) * GPU * GPU + i128::from(gpu_free) * i128::from(gpu) * CPU * CPU;
     let whole = 2 * CPU * CPU * GPU * GPU;
-    ((100 * (whole - product)) / whole) as i32
+    let bound = i128::from(SCORE_MAX);
+    // A node and a pod of millions of cores would leave the range of scores.
+    ((100 * (whole - product)) / whole).clamp(-bound, bound) as i32
 }
 
 impl Partitioner for DotProduct {
@@ -53,5 +55,7 @@ mod tests {
         // The largest node, empty, and a pod that takes all of it.
         assert_eq!(alignment(128_000, 8_000, 128_000, 8_000), 0);
         assert_eq!(alignment(0, 0, 8_000, 500), 100);
+        // The largest that columns hold.
+        assert_eq!(alignment(u32::MAX, u32::MAX, u32::MAX, u32::MAX), -SCORE_MAX);
     }
 }

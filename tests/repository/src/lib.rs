@@ -1,2 +1,2 @@
 //! What the repository promises of itself, held by the tests beside this file: which crate may depend on which, how long a source file
-//! may be, and that ARCHITECTURE.md stays short.
+//! may be, that ARCHITECTURE.md stays short, and that the documents leave nothing to fill in and name only paths that exist.

@@ -97,7 +97,7 @@ pub enum NodeError {
         model: String,
     },
     /// A model whose grid is wrong.
-    #[error("model {model}: {source}")]
+    #[error("model {model} has a grid that no GPU can have")]
     Grid {
         /// The model.
         model: String,

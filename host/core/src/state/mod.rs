@@ -74,7 +74,7 @@ pub enum Refused {
         id: PodId,
     },
     /// A demand that makes no sense.
-    #[error("{whose} {source}")]
+    #[error("{whose} asks for what no node could give")]
     Demand {
         /// Whose demand it is.
         whose: String,

@@ -12,8 +12,8 @@ use partita_core::model::{Cut, Demand, GpuAsk, GpuModel, GpuSpec, MILLI, NodeSpe
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    amount,
-    cluster::{Cluster, NODES_MAX},
+    amount::{self, CPU_MILLI_MAX, MEMORY_MIB_MAX},
+    cluster::{self, Cluster, NODES_MAX},
     error::{Fault, InputError},
     mix,
     table::{self, Column, Notation, Row, optional, required},
@@ -86,7 +86,10 @@ pub fn parse_nodes(file: &str, bytes: &[u8]) -> Result<Cluster, InputError> {
         let node = node(row)?;
         if let Some(gpu) = node.gpus.first() {
             let plain = || GpuModel { name: gpu.model.clone(), memory_mib: 0, grid: None };
-            models.entry(gpu.model.clone()).or_insert_with(|| catalog::builtin(&gpu.model).unwrap_or_else(plain));
+            if !models.contains_key(&gpu.model) {
+                cluster::room_for_model(models.len(), &gpu.model).map_err(|fault| fault.column("model"))?;
+                models.insert(gpu.model.clone(), catalog::builtin(&gpu.model).unwrap_or_else(plain));
+            }
         }
         match nodes.insert(node.name.clone(), node) {
             Some(twice) => {
@@ -103,8 +106,8 @@ pub fn parse_nodes(file: &str, bytes: &[u8]) -> Result<Cluster, InputError> {
 
 fn node(row: &Row<'_>) -> Result<NodeSpec, Fault> {
     let name = row.read(0, |text| amount::name(text).map(str::to_owned))?;
-    let cpu_milli = row.read(1, |text| amount::count32(text, u32::MAX, "milli-cores"))?;
-    let memory_mib = row.read(2, |text| amount::count32(text, u32::MAX, "MiB"))?;
+    let cpu_milli = row.read(1, |text| amount::count32(text, CPU_MILLI_MAX, "milli-cores"))?;
+    let memory_mib = row.read(2, |text| amount::count32(text, MEMORY_MIB_MAX, "MiB"))?;
     let count = row.read(3, |text| amount::count32(text, GPUS_MAX, "GPUs"))?;
     let gpus = if count == 0 {
         Vec::new()
@@ -144,8 +147,8 @@ pub fn parse_pods(file: &str, bytes: &[u8], times: Times) -> Result<Workload, In
 
 fn pod(row: &Row<'_>) -> Result<PodSpec, Fault> {
     let name = row.read(0, |text| amount::name(text).map(str::to_owned))?;
-    let cpu_milli = row.read(1, |text| amount::count32(text, u32::MAX, "milli-cores"))?;
-    let memory_mib = row.read(2, |text| amount::count32(text, u32::MAX, "MiB"))?;
+    let cpu_milli = row.read(1, |text| amount::count32(text, CPU_MILLI_MAX, "milli-cores"))?;
+    let memory_mib = row.read(2, |text| amount::count32(text, MEMORY_MIB_MAX, "MiB"))?;
     let count = row.read(3, |text| amount::count32(text, GPUS_MAX, "GPUs"))?;
     let milli = row.read(4, |text| amount::count32(text, MILLI, "milli-GPU"))?;
     let gpu = match (count, milli) {
@@ -169,8 +172,7 @@ fn arrival(row: &Row<'_>, place: usize, times: Times) -> Result<Arrival, Fault> 
     if times == Times::Order {
         return Ok(Arrival { row: index, at_ms: place as u64 * 1000, lifetime_ms: None });
     }
-    let missing =
-        || Fault::new("is not given, and the replay is to keep the times of the trace", "replay it in order").column("creation_time");
+    let missing = || Fault::new("is not given, and the times of the trace are asked for", "use --times order").column("creation_time");
     let at_ms = created.ok_or_else(missing)?;
     let from = scheduled.unwrap_or(at_ms);
     let lifetime = |deleted: u64| {

@@ -15,6 +15,10 @@ impl Partitioner for Zeros {
         Reads { seed: false, mix: false }
     }
 
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn score(&mut self, _: &View<'_>, _: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
         scores.clear();
         scores.resize(candidates.node.len(), 0);
@@ -34,6 +38,10 @@ impl Partitioner for Random {
 
     fn reads(&self) -> Reads {
         Reads { seed: true, mix: false }
+    }
+
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn score(&mut self, view: &View<'_>, _: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
@@ -59,6 +67,10 @@ impl Partitioner for Emptiest {
         Reads { seed: false, mix: false }
     }
 
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn score(&mut self, view: &View<'_>, _: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
         scores.clear();
         let free = |gpu: &u32| if *gpu == NONE { 0 } else { view.gpus.free[*gpu as usize].cast_signed() };
@@ -81,6 +93,10 @@ impl Partitioner for Broken {
 
     fn reads(&self) -> Reads {
         Reads { seed: false, mix: false }
+    }
+
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn score(&mut self, _: &View<'_>, _: u32, _: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {

@@ -2,7 +2,7 @@
 
 use partita_core::policy::{Cause, Fault, Partitioner, SCORE_MAX};
 use partita_hostile::{Describe, answering, settings};
-use partita_policy::{Host, Limits, Stage, limits};
+use partita_policy::{Host, Limits, Stage, chain, limits};
 use proptest::prelude::*;
 
 use crate::support::{HONEST, ask, attacker, config, host, load};
@@ -159,11 +159,11 @@ fn settings_are_refused_with_what_the_policy_says() {
     let error = |attack: &str| load(&settings(attack)).unwrap_err();
     let refused = error("validate-refuse");
     assert_eq!(refused.stage, Stage::Settings);
-    let text = refused.to_string();
+    let text = chain(&refused);
     assert!(text.contains(r"`/do`: no\u{1b}[2J") && text.matches("`/do`").count() == limits::ISSUES, "{text}");
-    assert!(error("configure-refuse").to_string().contains("changed my mind"));
-    assert!(error("configure-loop").to_string().contains("fuel"));
-    assert!(error("validate-trap").to_string().contains("last log line"));
+    assert!(chain(&error("configure-refuse")).contains("changed my mind"));
+    assert!(chain(&error("configure-loop")).contains("fuel"));
+    assert!(chain(&error("validate-trap")).contains("last log line"));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_description_that_cannot_be_trusted_is_refused() {
     let error = |describe: Describe<'_>| {
         let error = host().load("attacker", &describe.component(), "", Limits::default()).unwrap_err();
         assert_eq!(error.stage, Stage::Describe);
-        error.to_string()
+        chain(&error)
     };
     assert!(error(Describe { name: "a\x1b[2J", ..Describe::default() }).contains(r"its name is `a\u{1b}[2J`"));
     assert!(error(Describe { version: "latest", ..Describe::default() }).contains("`latest`"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use partita_hostile::bomb;
-use partita_policy::{CompileError, CompileLimits, Host, HostConfig, Limits, LoadError, Reason, Stage};
+use partita_policy::{CompileError, CompileLimits, Host, HostConfig, Limits, LoadError, Reason, Stage, chain};
 
 use crate::support::{compiler, config};
 
@@ -26,10 +26,10 @@ fn compile_error(component: &[u8], limits: CompileLimits) -> CompileError {
 fn a_large_function_is_refused_before_it_is_compiled() {
     let error = load(&bomb::large(), CompileLimits::default());
     assert_eq!(error.stage, Stage::Static);
-    let text = error.to_string();
+    let text = chain(&error);
     assert!(text.contains("function 0 has") && text.contains("bytes and may have 65536"), "{text}");
     let error = load(&bomb::component(&bomb::function(10, 5_001)), CompileLimits::default());
-    assert!(error.to_string().contains("function 0 has 5001 locals and may have 5000"), "{error}");
+    assert!(chain(&error).contains("function 0 has 5001 locals and may have 5000"), "{error:?}");
 }
 
 #[test]
@@ -55,5 +55,5 @@ fn too_much_machine_code_is_refused() {
     let host =
         Host::new(HostConfig { compiler: compiler(CompileLimits { artifact_bytes: 10_000, ..CompileLimits::default() }), ..config(None) });
     let error = host.unwrap().load("guest", partita_hostile::COMPONENT, "", Limits::default()).unwrap_err();
-    assert!(matches!(error.reason, Reason::Compile(CompileError::Output { bytes: 10_000 })), "{error}");
+    assert!(matches!(error.reason, Reason::Compile(CompileError::Output { bytes: 10_000 })), "{error:?}");
 }

@@ -34,8 +34,14 @@ pub(crate) fn load(settings: &str) -> Result<WasmPolicy, LoadError> {
 /// What an honest call of the hostile guest answers to [`ask`].
 pub(crate) const HONEST: [i32; 2] = [7, 7];
 
-/// A small question with `seed`: two nodes, three GPUs, and a pod that asks for half of one.
+/// A decision with `seed` that puts one question.
 pub(crate) fn ask(policy: &mut dyn Partitioner, seed: u32) -> Result<Vec<i32>, Fault> {
+    policy.ready()?;
+    piece(policy, seed)
+}
+
+/// A small question with `seed` within a decision: two nodes, three GPUs, and a pod that asks for half of one.
+pub(crate) fn piece(policy: &mut dyn Partitioner, seed: u32) -> Result<Vec<i32>, Fault> {
     let view = View {
         seed,
         models: Models { gpus: &[3], memory: &[81_920], slots: &[8] },
