@@ -129,8 +129,8 @@ fn child(mut input: impl Read, mut output: impl Write) -> wasmtime::Result<()> {
     input.read_exact(&mut memory)?;
     let (cpu, memory) = (u64::from_le_bytes(cpu), u64::from_le_bytes(memory));
     // The soft limit of cpu ends the process with a signal of its own; the hard one is for a process that caught it.
-    lower(Resource::CPU, cpu, cpu.saturating_add(1))?;
-    lower(Resource::AS, memory, memory)?;
+    lower(Resource::CPU, cpu, 1)?;
+    lower(Resource::AS, memory, 0)?;
     lower(Resource::CORE, 0, 0)?;
     lower(Resource::FSIZE, 0, 0)?;
     let mut component = Vec::new();
@@ -141,10 +141,11 @@ fn child(mut input: impl Read, mut output: impl Write) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Limits `resource`, as far as whoever started the host has not limited it more already: nobody may raise a hard limit.
-fn lower(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
-    let hard = hard.min(resource.get_hard()?);
-    resource.set(soft.min(hard), hard)
+/// Limits `resource` to `soft`, and the hard limit to `above` more. Where whoever started the host limited it more already, that counts: a
+/// hard limit cannot be raised.
+fn lower(resource: Resource, soft: u64, above: u64) -> io::Result<()> {
+    let hard = soft.saturating_add(above).min(resource.get_hard()?);
+    resource.set(soft.min(hard.saturating_sub(above)), hard)
 }
 
 /// Compiles `component` in a process of its own.

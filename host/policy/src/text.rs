@@ -59,6 +59,13 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_names_each_cause_once() {
+        let source = std::io::Error::other("disk on fire");
+        let error = crate::CacheError::Io { path: "/cache".into(), source };
+        assert_eq!(chain(&error), "the cache of compiled policies fails at `/cache`: disk on fire");
+    }
+
+    #[test]
     fn long_text_is_cut_between_characters() {
         assert_eq!(clean("äöü", 2), "äö…");
         assert_eq!(clean("äöü", 3), "äöü");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use partita_hostile::bomb;
-use partita_policy::{CompileError, CompileLimits, Host, HostConfig, Limits, LoadError, Reason, Stage, chain};
+use partita_policy::{CompileError, CompileLimits, Compiler, Host, HostConfig, Limits, LoadError, Reason, Stage, chain};
 
 use crate::support::{compiler, config};
 
@@ -36,6 +36,20 @@ fn a_large_function_is_refused_before_it_is_compiled() {
 fn many_functions_end_at_the_limit_of_cpu() {
     let error = compile_error(&bomb::slow(), CompileLimits { cpu_seconds: 1, ..CompileLimits::default() });
     assert!(matches!(error, CompileError::Cpu { seconds: 1 }), "{error}");
+}
+
+#[test]
+fn a_limit_that_the_host_was_started_with_stays() {
+    let shell = Compiler {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), r#"ulimit -t 3; exec "$0""#.into(), compiler(CompileLimits::default()).program.into()],
+        limits: CompileLimits::default(),
+    };
+    let host = Host::new(HostConfig { compiler: shell, ..config(None) }).unwrap();
+    let error = host.load("bomb", &bomb::slow(), "", Limits::default()).unwrap_err();
+    assert!(matches!(error.reason, Reason::Compile(CompileError::Cpu { .. })), "{error:?}");
+    // A component that takes next to nothing comes past the compiler.
+    assert_eq!(host.load("empty", &bomb::component(""), "", Limits::default()).unwrap_err().stage, Stage::Instantiate);
 }
 
 #[test]
