@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use partita_core::policy::{Candidates, Demands, Fault, Gpus, Models, NONE, Nodes, Profiles, Shapes, View};
 use serde::Serialize;
 
-use crate::block::Tables;
+use crate::block::Sent;
 use crate::describe::{Starts, project};
 use crate::wasm::WasmPolicy;
 
@@ -73,12 +73,12 @@ impl WasmPolicy {
         let cluster = Cluster::new(gpus);
         let mut starts = Starts::default();
         let (view, demand) = project(&cluster.view(), ASKED, self.info().reads(), &mut starts);
-        let tables = Tables::of(&self.info().reads);
+        let sent = Sent::of(&self.info().reads);
         let mut instance = self.fresh()?;
         let mut time = |candidates: &Candidates<'_>| {
             median(|| {
                 let start = Instant::now();
-                instance.score(&view, demand, candidates, tables)?;
+                instance.score(&view, demand, candidates, sent)?;
                 Ok(start.elapsed())
             })
         };

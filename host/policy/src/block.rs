@@ -5,91 +5,93 @@
 
 use partita_core::policy::{Candidates, View};
 
+use crate::describe;
+
 /// Columns of the package that a host sends: everything before the table `movable`.
 const COLUMNS: usize = 38;
 
-/// Tables that a policy is sent: those of which it reads something, and the candidates.
+/// Which columns a policy is sent: those that it reads, what finds their rows, and the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "it is a set: one flag a table")]
-pub(crate) struct Tables {
-    models: bool,
-    shapes: bool,
-    profiles: bool,
-    nodes: bool,
-    gpus: bool,
-    demands: bool,
-}
+pub(crate) struct Sent([bool; COLUMNS]);
 
-impl Tables {
-    /// The tables of the columns `reads`.
+impl Sent {
+    /// The columns named by `reads`.
     pub(crate) fn of(reads: &[String]) -> Self {
-        let reads_of = |table: &str| reads.iter().any(|column| column.split('.').next() == Some(table));
-        Self {
-            models: reads_of("models"),
-            shapes: reads_of("shapes"),
-            profiles: reads_of("profiles"),
-            // The rows of a node's GPUs are found through the node.
-            nodes: reads_of("nodes") || reads_of("gpus"),
-            gpus: reads_of("gpus"),
-            demands: reads_of("demands"),
+        let named = |table: &str, column: &str| {
+            reads.iter().any(|read| read.split_once('.').is_some_and(|(of, which)| of == table && (which == column || which == "*")))
+        };
+        // The rows of a node's GPUs are found through the node, ragged values through their offsets.
+        let table_read = |table: &str| reads.iter().any(|read| read.split('.').next() == Some(table));
+        let finds = |table: &str, column: &str| match (table, column) {
+            ("nodes", "gpu-start") => table_read("gpus"),
+            ("demands", "model-start") => named("demands", "models"),
+            ("demands", "profile-start") => named("demands", "profiles"),
+            _ => false,
+        };
+        // The seed is there always, 0 for a policy that does not read it; so are the candidates, behind the columns of `describe`.
+        let mut sent = [true; COLUMNS];
+        let flat = describe::COLUMNS.into_iter().flat_map(|(table, columns)| columns.iter().map(move |column| (table, *column)));
+        for (row, (table, column)) in flat.enumerate().skip(1) {
+            sent[row] = named(table, column) || finds(table, column);
         }
+        Self(sent)
     }
 }
 
 /// Packs a question into `block`, whose memory is used again.
-pub(crate) fn pack(view: &View<'_>, candidates: &Candidates<'_>, tables: Tables, block: &mut Vec<u32>) {
+pub(crate) fn pack(view: &View<'_>, candidates: &Candidates<'_>, sent: Sent, block: &mut Vec<u32>) {
     let View { seed, models, shapes, profiles, nodes, gpus, demands } = view;
     let seed = [*seed];
-    let columns: [(bool, &[u32]); COLUMNS] = [
-        (true, &seed),
-        (tables.models, models.gpus),
-        (tables.models, models.memory),
-        (tables.models, models.slots),
-        (tables.shapes, shapes.model),
-        (tables.shapes, shapes.gpus),
-        (tables.shapes, shapes.cpu_capacity),
-        (tables.shapes, shapes.nodes),
-        (tables.profiles, profiles.model),
-        (tables.profiles, profiles.size),
-        (tables.profiles, profiles.compute),
-        (tables.profiles, profiles.memory),
-        (tables.profiles, profiles.starts),
-        (tables.nodes, nodes.cpu_free),
-        (tables.nodes, nodes.cpu_capacity),
-        (tables.nodes, nodes.memory_free),
-        (tables.nodes, nodes.memory_capacity),
-        (tables.nodes, nodes.gpu_pods),
-        (tables.nodes, nodes.like_pods),
-        (tables.nodes, nodes.gpu_start),
-        (tables.gpus, gpus.model),
-        (tables.gpus, gpus.free),
-        (tables.gpus, gpus.used_slots),
-        (tables.gpus, gpus.warm_slots),
-        (tables.gpus, gpus.mig),
-        (tables.demands, demands.cpu),
-        (tables.demands, demands.memory),
-        (tables.demands, demands.count),
-        (tables.demands, demands.milli),
-        (tables.demands, demands.weight),
-        (tables.demands, demands.model_start),
-        (tables.demands, demands.models),
-        (tables.demands, demands.profile_start),
-        (tables.demands, demands.profiles),
-        (true, candidates.node),
-        (true, candidates.gpu),
-        (true, candidates.profile),
-        (true, candidates.slot),
+    let columns: [&[u32]; COLUMNS] = [
+        &seed,
+        models.gpus,
+        models.memory,
+        models.slots,
+        shapes.model,
+        shapes.gpus,
+        shapes.cpu_capacity,
+        shapes.nodes,
+        profiles.model,
+        profiles.size,
+        profiles.compute,
+        profiles.memory,
+        profiles.starts,
+        nodes.cpu_free,
+        nodes.cpu_capacity,
+        nodes.memory_free,
+        nodes.memory_capacity,
+        nodes.gpu_pods,
+        nodes.like_pods,
+        nodes.gpu_start,
+        gpus.model,
+        gpus.free,
+        gpus.used_slots,
+        gpus.warm_slots,
+        gpus.mig,
+        demands.cpu,
+        demands.memory,
+        demands.count,
+        demands.milli,
+        demands.weight,
+        demands.model_start,
+        demands.models,
+        demands.profile_start,
+        demands.profiles,
+        candidates.node,
+        candidates.gpu,
+        candidates.profile,
+        candidates.slot,
     ];
     block.clear();
     block.push(COLUMNS as u32);
     let mut end = COLUMNS + 2;
     block.push(end as u32);
-    for (sent, column) in columns {
+    for (column, sent) in columns.iter().zip(sent.0) {
         end += if sent { column.len() } else { 0 };
         block.push(end as u32);
     }
     block.reserve(end - block.len());
-    for (_, column) in columns.iter().filter(|(sent, _)| *sent) {
+    for (column, _) in columns.iter().zip(sent.0).filter(|(_, sent)| *sent) {
         block.extend_from_slice(column);
     }
 }
@@ -109,12 +111,12 @@ mod tests {
         let view = View { seed: 7, nodes: Nodes { cpu_free: &[1, 2], gpu_start: &[0, 0, 0], ..Nodes::default() }, ..View::default() };
         let candidates = Candidates { node: &[0, 1], gpu: &[8, 9], profile: &[5, 5], slot: &[6, 6] };
         let mut block = vec![99; 3];
-        pack(&view, &candidates, Tables::of(&["gpus.free".to_owned()]), &mut block);
+        pack(&view, &candidates, Sent::of(&["gpus.free".to_owned(), "nodes.cpu-free".to_owned()]), &mut block);
         assert_eq!(block[0] as usize, COLUMNS);
         assert_eq!((column(&block, 0), column(&block, 13), column(&block, 19)), (&[7][..], &[1, 2][..], &[0, 0, 0][..]));
         assert_eq!((column(&block, 34), column(&block, 37)), (&[0, 1][..], &[6, 6][..]));
         assert_eq!(block[1 + COLUMNS] as usize, block.len());
-        pack(&view, &candidates, Tables::of(&[]), &mut block);
+        pack(&view, &candidates, Sent::of(&[]), &mut block);
         assert_eq!((column(&block, 13).len(), column(&block, 35)), (0, &[8, 9][..]));
     }
 }

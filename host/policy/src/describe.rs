@@ -12,7 +12,7 @@ use crate::text::{clean, is_unsafe};
 const NAME_CHARS: usize = 64;
 
 /// The columns of `wit/policy.wit`, by record, in the order of the package.
-const COLUMNS: [(&str, &[&str]); 7] = [
+pub(crate) const COLUMNS: [(&str, &[&str]); 7] = [
     ("context", &["seed"]),
     ("models", &["gpus", "memory", "slots"]),
     ("shapes", &["model", "gpus", "cpu-capacity", "nodes"]),

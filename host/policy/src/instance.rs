@@ -7,7 +7,7 @@ use wasmtime::component::{InstancePre, Linker, WasmStr};
 use wasmtime::{Engine, ResourceLimiter, Store, StoreContextMut, Trap, WasmBacktrace};
 
 use crate::bindings::{self, Issue, Level, Partitioner, PartitionerIndices, Refusal};
-use crate::block::{Tables, pack};
+use crate::block::{Sent, pack};
 use crate::describe::Info;
 use crate::engine;
 use crate::limits::{DETAIL_CHARS, FRAMES, HANDLES, LOG_FUEL, Limits, STORE_ITEMS, TABLE_ELEMENTS};
@@ -172,11 +172,11 @@ impl Instance {
         view: &policy::View<'_>,
         demand: u32,
         candidates: &policy::Candidates<'_>,
-        tables: Tables,
+        sent: Sent,
     ) -> Result<Vec<i32>, Fault> {
         let count = candidates.node.len();
         let mut block = std::mem::take(&mut self.block);
-        pack(view, candidates, tables, &mut block);
+        pack(view, candidates, sent, &mut block);
         let scores = self.call(self.limits.score_fuel, count * size_of::<i32>(), |world, store| {
             world.partita_policy_partitioning().call_score(store, &block, demand)
         })?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use partita_core::policy::{Candidates, Cause, Fault, Partitioner, Reads, Revision, View};
 
-use crate::block::Tables;
+use crate::block::Sent;
 use crate::breaker::Breaker;
 use crate::describe::{Info, Starts, project};
 use crate::instance::{Instance, Module};
@@ -20,7 +20,7 @@ pub struct WasmPolicy {
     settings: String,
     info: Info,
     reads: Reads,
-    tables: Tables,
+    sent: Sent,
     revision: Revision,
     warm: Option<Instance>,
     breaker: Breaker,
@@ -36,9 +36,9 @@ impl fmt::Debug for WasmPolicy {
 impl WasmPolicy {
     pub(crate) fn new(module: Module, settings: String, info: Info, revision: Revision, warm: Instance) -> Self {
         let reads = info.reads();
-        let tables = Tables::of(&info.reads);
+        let sent = Sent::of(&info.reads);
         let stats = Stats { instances: 1, memory_max: warm.memory_peak(), ..Stats::default() };
-        Self { module, settings, info, reads, tables, revision, warm: Some(warm), breaker: Breaker::new(), stats }
+        Self { module, settings, info, reads, sent, revision, warm: Some(warm), breaker: Breaker::new(), stats }
     }
 
     /// What the policy says of itself.
@@ -72,7 +72,7 @@ impl WasmPolicy {
 
     /// Puts the question to `instance` and counts what it cost.
     fn ask(&mut self, instance: &mut Instance, question: &Asked<'_>) -> Result<Vec<i32>, Fault> {
-        let answer = instance.score(&question.view, question.demand, &question.candidates, self.tables);
+        let answer = instance.score(&question.view, question.demand, &question.candidates, self.sent);
         let fuel = self.module.limits.score_fuel.saturating_sub(instance.fuel_left());
         self.stats.fuel += fuel;
         self.stats.fuel_max = self.stats.fuel_max.max(fuel);

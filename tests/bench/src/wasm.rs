@@ -139,7 +139,7 @@ fn attack(host: &Host, label: &str, what: &str, cause: Cause) -> Result<Attack> 
     let view = View { nodes, ..View::default() };
     let candidates = Candidates { node: &[0, 1], gpu: &[NONE; 2], profile: &[NONE; 2], slot: &[NONE; 2] };
     let started = Instant::now();
-    let ending = policy.score(&view, 0, &candidates, &mut Vec::new());
+    let ending = policy.ready().and_then(|()| policy.score(&view, 0, &candidates, &mut Vec::new()));
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let held = ending.as_ref().is_err_and(|fault| fault.cause == cause);
     Ok(Attack { attack: label.to_owned(), held, ms, ending: ending.map_or_else(|fault| fault.to_string(), |()| "an answer".into()) })
@@ -154,6 +154,6 @@ fn refusal(label: &str, component: &[u8], limits: CompileLimits, stage: &str) ->
     let ending = host.load("bomb", component, "", Limits::default());
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let held = ending.as_ref().is_err_and(|error| error.stage.to_string() == stage);
-    let ending = ending.map_or_else(|error| error.to_string(), |_| "loaded".into());
+    let ending = ending.map_or_else(|error| partita_policy::chain(&error), |_| "loaded".into());
     Ok(Attack { attack: label.to_owned(), held, ms, ending })
 }
