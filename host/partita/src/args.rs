@@ -6,8 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::spec::PolicySpec;
 
-/// Exit codes, for the end of `--help`.
-const EXIT: &str = "Exit codes: 0 done; 1 the command could not do its job (the message says why); 2 the command line was wrong.";
+/// The end of `--help`.
+const EXIT: &str = "\
+Start with `partita simulate`, which needs nothing; `partita COMMAND --help` has examples.
+
+Exit codes: 0 done; 1 the command could not do its job (the message says why); 2 the command line was wrong.";
 
 /// partita makes GPUs in Kubernetes stop idling: it cuts them into partitions for the pods that wait, by policies that are WebAssembly
 /// components.

@@ -33,7 +33,7 @@ macro_rules! bundled {
 }
 
 static BUNDLED: &[Bundled] = bundled! {
-    "fragmentation", partita_policy_fragmentation::Fragmentation, "the place that costs the least of what the expected mix could use (default)";
+    "fragmentation", partita_policy_fragmentation::Fragmentation, "the place that costs the least of what the expected mix could use";
     "first-fit", partita_policy_first_fit::FirstFit, "the first node that has room, and on it the tightest GPU";
     "spread", partita_policy_spread::Spread, "the emptiest node first, for headroom and fewer neighbours";
     "best-fit", partita_policy_best_fit::BestFit, "the node that is fullest once the pod is placed (baseline)";
