@@ -40,7 +40,7 @@ static BUNDLED: &[Bundled] = bundled! {
     "dot-product", partita_policy_dot_product::DotProduct, "the node whose free cpu and GPUs align least with the pod's (baseline)";
     "packing", partita_policy_packing::Packing, "GPUs in use first, then used nodes, then the smallest empty node (baseline)";
     "clustering", partita_policy_clustering::Clustering, "nodes that host the same kind of GPU request (baseline)";
-    "random", partita_policy_random::Random, "any node, drawn by the seed of the decision (baseline)";
+    "random", partita_policy_random::Random, "any node and any place on it, drawn by the seed of the decision (baseline)";
 };
 
 /// Every bundled policy, in the order in which tables list them.

@@ -1,4 +1,5 @@
-//! `random`: any feasible node, each as likely as another.
+//! `random`: any feasible node, each as likely as another, and on it any of its places. (Places are distinguishable: GPUs in the same state
+//! are one place, so idle GPUs are drawn a little less often than in the paper's random baseline, which draws a GPU.)
 //!
 //! The score of a node is a hash of the decision's seed and the node's row, so the same question with the same seed has the same answer.
 //! It reads the seed, so its answers are never cached and every question holds all feasible nodes.
@@ -36,7 +37,13 @@ fn draw(seed: u32, row: u32) -> i32 {
 
 impl Partitioner for Random {
     fn score(&self, question: &Question<'_>, scores: &mut Vec<i32>) -> Result<(), Refusal> {
-        question.score_nodes(scores, |node| draw(question.view.seed, node.index() as u32));
+        let seed = question.view.seed;
+        for places in question.candidates.by_node() {
+            let row = places.node as u32;
+            // The node's draw goes to one of its places, drawn by the hash of another seed; the others cannot win.
+            let chosen = draw(!seed, row).unsigned_abs() as usize % places.range.len();
+            scores.extend((0..places.range.len()).map(|place| if place == chosen { draw(seed, row) } else { -1 }));
+        }
         Ok(())
     }
 }
@@ -55,6 +62,22 @@ mod tests {
             wins[winner as usize] += 1;
         }
         // 1000 expected each, standard deviation 30.
+        assert!(wins.iter().all(|count| (880..=1120).contains(count)), "{wins:?}");
+    }
+
+    #[test]
+    fn one_place_of_a_node_can_win_and_each_does() {
+        use partita_sdk::{Candidates, Question, View};
+        let candidates = Candidates { node: &[0, 0, 0, 1], gpu: &[0, 1, 2, 3], profile: &[u32::MAX; 4], slot: &[u32::MAX; 4] };
+        let mut wins = [0; 3];
+        for seed in 0..3000 {
+            let mut scores = Vec::new();
+            let view = View { seed, ..View::default() };
+            Random.score(&Question { view, demand: 0, candidates }, &mut scores).unwrap();
+            assert_eq!(scores[..3].iter().filter(|score| **score >= 0).count(), 1);
+            assert!(scores[3] >= 0, "the only place of its node");
+            wins[scores.iter().position(|score| *score >= 0).unwrap()] += 1;
+        }
         assert!(wins.iter().all(|count| (880..=1120).contains(count)), "{wins:?}");
     }
 
