@@ -160,6 +160,28 @@ fn a_policy_that_is_none_is_refused_at_its_stage() {
     }
 }
 
+/// A policy that fails at run time is answered for, and that is counted and said.
+#[test]
+fn a_hostile_policy_costs_nothing_but_its_own_answers() {
+    let (_keep, path) = folder();
+    fs::write(path.join("hostile.wasm"), partita_hostile::COMPONENT).unwrap();
+    for (attack, cause) in [("loop", "fuel"), ("trap", "trap"), ("grow", "memory"), ("short", "invalid"), ("out-of-range", "invalid")] {
+        let policy = format!("hostile.wasm:do={attack}");
+        let both = [&OWN[..], &["--policy", &policy, "--policy", "first-fit"]].concat();
+        let output = partita(&path, &[&both[..], &["-o", "json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let [hostile, honest] = [0, 1].map(|run| value["runs"][run]["result"].clone());
+        assert_eq!(hostile["failures"][0]["cause"], cause, "{attack}");
+        assert!(value["policies"][0]["stats"]["faults"][cause].as_u64().unwrap() > 0, "{attack}");
+        for what in ["placed", "waits", "series"] {
+            assert_eq!(hostile[what], honest[what], "{attack}: {what}");
+        }
+        let printed = text(&partita(&path, &both).stdout);
+        assert!(printed.contains("went to the fallback") && printed.contains(cause), "{printed}");
+    }
+}
+
 #[test]
 fn wrong_usage_exits_with_two_and_says_what_would_be_right() {
     let (_keep, path) = folder();

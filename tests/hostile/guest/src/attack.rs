@@ -40,7 +40,8 @@ pub(crate) struct Attack {
 impl Attack {
     /// Reads `{"do": "word", "scores": [1, 2]}` without a parser of JSON: the tests write it in this form.
     pub(crate) fn new(settings: &str) -> Self {
-        let what = settings.split_once("\"do\": \"").and_then(|(_, rest)| rest.split_once('"')).map_or("", |(word, _)| word);
+        let settings = settings.replace(' ', "");
+        let what = settings.split_once("\"do\":\"").and_then(|(_, rest)| rest.split_once('"')).map_or("", |(word, _)| word);
         let list = settings.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(list, _)| list);
         let scores = list.split(',').filter_map(|score| score.trim().parse().ok()).collect();
         Self { what: what.to_owned(), scores, calls: 0 }
