@@ -10,9 +10,6 @@ use anyhow::Result;
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-/// Width of a table where the terminal does not say.
-const WIDTH: u16 = 110;
-
 static COLORS: AtomicBool = AtomicBool::new(false);
 
 /// Whether the terminal behind standard output wants colours (<https://no-color.org>).
@@ -40,10 +37,9 @@ impl Rows {
     /// An empty table; a title that begins with `>` makes its column flush right.
     pub(crate) fn new(titles: &[&str]) -> Self {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-        if !io::stdout().is_terminal() {
-            table.set_width(WIDTH);
-        }
+        // Rows wrap to the width of a terminal; elsewhere a row stays a line, for grep and awk.
+        let arrangement = if io::stdout().is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+        table.load_style(presets::NOTHING).set_content_arrangement(arrangement);
         if COLORS.load(Ordering::Relaxed) {
             table.enforce_styling();
         } else {

@@ -11,10 +11,11 @@ use crate::{
 };
 
 /// The most candidates and the most GPUs in one question, whole nodes at a time. A look at every node of a large cluster is cut into such
-/// pieces, so that a question stays within the fuel of a policy, with twenty thousand units a candidate and more, and its reply limit.
-const CANDIDATES_PER_QUESTION: usize = 1024;
-/// See [`CANDIDATES_PER_QUESTION`].
-const GPUS_PER_QUESTION: usize = 1024;
+/// pieces, so that a question stays within the fuel of a policy, with twenty thousand units a candidate, and its reply limit.
+const PIECE_MAX: usize = 1024;
+/// The most candidates, and GPUs, times demands of the mix in one question: policies compare places with every demand of the mix, and this
+/// leaves them three hundred units of fuel for each such pair.
+const PAIRS_MAX: usize = 65_536;
 /// The most rows of all rankings together, after which the one that was not used for longest is dropped: 24 bytes a row, so 400 MB, or 1,600
 /// demands on 10,000 nodes.
 const ROWS_MAX: usize = 16 << 20;
@@ -163,13 +164,13 @@ impl Rankings {
         let entry = cluster.demands().get(demand);
         let changed = std::mem::take(&mut self.changed);
         let mut seed = seed;
+        let piece = (PAIRS_MAX / cluster.mix().0.len().max(1)).min(PIECE_MAX);
         let mut row = self.start(cluster, demand);
         for &id in &changed {
             self.found.clear();
             if let Some(node) = cluster.node(id) {
                 enumerate(cluster, entry, node, &mut self.found);
-                let full = self.offered.len() + self.found.len() > CANDIDATES_PER_QUESTION
-                    || self.columns.gpus() + node.gpus.len() > GPUS_PER_QUESTION;
+                let full = self.offered.len() + self.found.len() > piece || self.columns.gpus() + node.gpus.len() > piece;
                 if full && !self.offered.is_empty() {
                     self.ask(policy, row, seed)?;
                     self.apply(ranking);
