@@ -89,7 +89,7 @@ impl Rankings {
         self.decisions += 1;
         ranking.used = self.decisions;
         self.list_changed(cluster, &ranking);
-        self.make_room(&mut ranking, cluster.node_rows());
+        self.make_room(&mut ranking, cluster.node_rows(), ROWS_MAX);
         let asked = self.refresh(cluster, policy, demand, seed, &mut ranking);
         // What was answered stays, but only a whole answer moves the position up to which the ranking is true.
         if asked.is_ok() {
@@ -108,12 +108,12 @@ impl Rankings {
         }))
     }
 
-    /// Makes a row for every node, at the cost of rankings that were not used for long.
-    fn make_room(&mut self, ranking: &mut Ranking, nodes: usize) {
+    /// Makes a row for every node, at the cost of rankings that were not used for long if there are more than `rows_max` rows.
+    fn make_room(&mut self, ranking: &mut Ranking, nodes: usize, rows_max: usize) {
         self.rows += nodes.saturating_sub(ranking.best.len());
         ranking.tournament.grow(nodes);
         ranking.best.resize(nodes.max(ranking.best.len()), None);
-        while self.rows > ROWS_MAX {
+        while self.rows > rows_max {
             let Some(oldest) = self.cached.iter().min_by_key(|(_, other)| other.used).map(|(key, _)| *key) else { return };
             self.drop_ranking(oldest);
         }
@@ -216,5 +216,39 @@ impl Rankings {
             ranking.best[id.index()] = best.map(|row| self.offered[row]);
             ranking.tournament.set(id.index(), best.map(|row| self.scores[row]));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Uses the ranking of a demand once, as `choose` does, on `nodes` nodes with room for 30 rows in all.
+    fn touch(rankings: &mut Rankings, demand: u32, nodes: usize) {
+        let key = (Revision(0), DemandId(demand));
+        let mut ranking = rankings.cached.remove(&key).unwrap_or_default();
+        rankings.decisions += 1;
+        ranking.used = rankings.decisions;
+        rankings.make_room(&mut ranking, nodes, 30);
+        rankings.cached.insert(key, ranking);
+    }
+
+    #[test]
+    fn the_ranking_unused_for_longest_goes_when_there_are_too_many_rows() {
+        let kept = |rankings: &Rankings| rankings.cached.keys().map(|key| key.1.0).collect::<Vec<_>>();
+        let mut rankings = Rankings::default();
+        for demand in [0, 1, 2, 0] {
+            touch(&mut rankings, demand, 10);
+        }
+        assert_eq!((kept(&rankings), rankings.rows), (vec![0, 1, 2], 30));
+        touch(&mut rankings, 3, 10);
+        assert_eq!((kept(&rankings), rankings.rows), (vec![0, 2, 3], 30));
+        // The cluster grew: a ranking in use takes its new rows from the others, and stays even if it is too large alone.
+        touch(&mut rankings, 3, 25);
+        assert_eq!((kept(&rankings), rankings.rows), (vec![3], 25));
+        touch(&mut rankings, 3, 40);
+        assert_eq!((kept(&rankings), rankings.rows), (vec![3], 40));
+        rankings.forget(Revision(0));
+        assert_eq!((kept(&rankings), rankings.rows), (vec![], 0));
     }
 }
