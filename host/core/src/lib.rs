@@ -20,6 +20,7 @@
 //! - [`round`]: one round of planning, which joins the above.
 
 pub mod check;
+mod clear;
 pub mod explain;
 pub mod layout;
 pub mod model;
@@ -29,4 +30,5 @@ pub mod queue;
 pub mod round;
 pub mod state;
 
-pub use round::{Action, Plan, Planner};
+pub use place::Reuse;
+pub use round::{Action, Config, Plan, Planner};

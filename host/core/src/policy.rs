@@ -137,6 +137,20 @@ pub struct Candidates<'a> {
     pub profile: &'a [u32],
     /// First slot, or [`NONE`].
     pub slot: &'a [u32],
+    /// What kind of place it is: 0 no GPU, 1 whole GPUs or time-sliced shares, 2 MIG partitions, 3 a share under MPS.
+    pub kind: &'a [u32],
+    /// How much of one GPU it takes, milli-GPU; 0 for a place without GPU or on several.
+    pub milli: &'a [u32],
+    /// What comes before any score: places of a lower tier win.
+    pub tier: &'a [u32],
+    /// Offsets into the partitions of places that have several, one longer than the rows.
+    pub use_start: &'a [u32],
+    /// Row of [`Gpus`] of each such partition.
+    pub use_gpu: &'a [u32],
+    /// Row of [`Profiles`] of each such partition.
+    pub use_profile: &'a [u32],
+    /// First slot of each such partition.
+    pub use_slot: &'a [u32],
 }
 
 /// Names a revision (module + settings + limits) within one run; the key of everything that is cached of its answers.

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use partita_core::{
-    Action, Planner,
-    model::{Cut, Demand, GpuAsk, GpuSpec, NodeId, NodeSpec, PodId, PodSpec, catalog},
+    Action, Config, Planner,
+    model::{Cut, Demand, GpuAsk, GpuSpec, NodeId, NodeSpec, PodId, PodSpec, Terms, catalog},
     policy::{Candidates, Cause, Fault, Partitioner, Reads, Revision, View},
     state::{Event, Layout, Refused, Use},
 };
@@ -121,12 +121,12 @@ fn node(id: usize) -> NodeSpec {
     let rows =
         [("T4", 4, Cut::Shares), ("A100-80GB", 2, Cut::Mig), ("A30", 2, Cut::Mig), ("A100-80GB", 8, Cut::Shares), ("T4", 0, Cut::Shares)];
     let (model, count, cut) = rows[id % NODES];
-    let gpus = vec![GpuSpec { model: model.into(), cut }; count];
-    NodeSpec { name: format!("node-{id}"), cpu_milli: 16_000, memory_mib: 65_536, gpus }
+    let gpus = vec![GpuSpec::new(model, cut); count];
+    NodeSpec { name: format!("node-{id}"), cpu_milli: 16_000, memory_mib: 65_536, gpus, ..NodeSpec::default() }
 }
 
 fn pod(name: u32, priority: i32, demand: Demand) -> PodSpec {
-    PodSpec { name: format!("pod-{name}"), namespace: "team".into(), priority, demand }
+    PodSpec { name: format!("pod-{name}"), namespace: "team".into(), priority, demand, terms: Terms::default() }
 }
 
 fn demands() -> impl Strategy<Value = Demand> {
@@ -136,7 +136,7 @@ fn demands() -> impl Strategy<Value = Demand> {
         Just(GpuAsk::Share { count: 1, milli: 500 }),
         (1u32..=9).prop_map(|count| GpuAsk::Share { count, milli: 1000 }),
         prop::sample::select(vec!["1g.10gb", "1g.20gb", "3g.40gb", "4g.40gb", "7g.80gb", "2g.12gb", "9g.9gb"])
-            .prop_map(|profile| GpuAsk::Mig { profile: profile.into() }),
+            .prop_map(|profile| GpuAsk::mig(profile)),
     ];
     let models =
         prop_oneof![3 => Just(vec![]), 1 => Just(vec!["T4".to_owned()]), 1 => Just(vec!["A30".to_owned(), "A100-80GB".to_owned()])];
@@ -170,7 +170,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Runs the steps, one round after each, and returns every action.
 fn run(steps: &[Step], policies: &mut [&mut dyn Partitioner], mut each: impl FnMut(&Planner)) -> (Planner, Vec<Action>) {
-    let mut planner = Planner::new(7);
+    let mut planner = Planner::new(Config { seed: 7, ..Config::default() });
     cluster(&mut planner);
     let mut present: Vec<u32> = Vec::new();
     let mut actions = Vec::new();
@@ -196,7 +196,20 @@ fn run(steps: &[Step], policies: &mut [&mut dyn Partitioner], mut each: impl FnM
             Step::Model => planner.apply(Event::ModelSeen(catalog::builtin("H100-80GB").unwrap())).unwrap(),
             Step::Mix(demand) => planner.apply(Event::MixChanged(vec![(demand.clone(), 3)])).unwrap(),
         }
-        actions.extend(planner.round(policies).actions);
+        // Who is told to stop stops at once, until nothing is left to do.
+        for _ in 0..100 {
+            let plan = planner.round(policies);
+            if plan.actions.is_empty() {
+                break;
+            }
+            for action in &plan.actions {
+                if let Action::Evict { pod, .. } = action {
+                    planner.apply(Event::PodRemoved(*pod)).unwrap();
+                    present.retain(|id| *id != pod.0);
+                }
+            }
+            actions.extend(plan.actions);
+        }
         each(&planner);
     }
     (planner, actions)
@@ -217,27 +230,31 @@ fn check_books(planner: &Planner) {
         for (gpu, what) in &grant.0 {
             match what {
                 Use::Share(milli) => *shares.entry((node, *gpu)).or_default() += milli,
-                Use::Partition(_) => partitions += 1,
+                Use::Partition(_) | Use::Mps(_) => partitions += 1,
             }
         }
     }
     let mut found = 0;
     for (id, node) in cluster.nodes() {
         let (cpu, memory) = used.get(&id).copied().unwrap_or_default();
-        assert_eq!(node.cpu_free, node.spec.cpu_milli - cpu);
-        assert_eq!(node.memory_free, node.spec.memory_mib - memory);
-        for (index, gpu) in (0u8..).zip(&node.gpus) {
+        assert_eq!(node.room.cpu_free, node.spec.cpu_milli - cpu);
+        assert_eq!(node.room.memory_free, node.spec.memory_mib - memory);
+        for (index, gpu) in (0u8..).zip(&node.room.gpus) {
             match &gpu.layout {
                 Layout::Shares { free } => assert_eq!(*free, 1000 - shares.get(&(id, index)).copied().unwrap_or(0)),
-                Layout::Mig { partitions, used, warm } => {
-                    assert!(!used.overlaps(*warm));
-                    let grid = cluster.models().grid(gpu.model).unwrap();
+                Layout::Mig(mig) => {
+                    assert!(!mig.used_slots.overlaps(mig.warm_slots));
+                    let (grid, layouts) = (cluster.models().grid(gpu.model).unwrap(), cluster.models().layouts(gpu.model).unwrap());
                     let mut others = Vec::new();
-                    for one in partitions {
-                        assert!(grid.admits(&others, one.placement), "an illegal layout: {partitions:?}");
+                    for one in mig.partitions(layouts) {
+                        assert!(grid.admits(&others, one.placement), "an illegal layout: {mig:?}");
                         others.push(one.placement);
-                        found += usize::from(one.user.is_some());
+                        found += usize::from(one.holder.is_some());
                     }
+                }
+                Layout::Mps(slices) => {
+                    assert!(slices.all.iter().map(|one| one.memory_mib).sum::<u32>() <= slices.capacity_mib);
+                    found += slices.all.iter().filter(|one| one.holder.is_some()).count();
                 }
             }
         }
@@ -297,7 +314,7 @@ proptest! {
 
 #[test]
 fn a_chain_without_an_answer_leaves_pods_waiting_and_says_so() {
-    let mut planner = Planner::new(0);
+    let mut planner = Planner::new(Config::default());
     cluster(&mut planner);
     let demand = Demand { cpu_milli: 1, memory_mib: 1, gpu: GpuAsk::None, models: vec![] };
     planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand))).unwrap();
@@ -309,7 +326,7 @@ fn a_chain_without_an_answer_leaves_pods_waiting_and_says_so() {
 
 #[test]
 fn higher_priority_goes_first_then_age() {
-    let mut planner = Planner::new(0);
+    let mut planner = Planner::new(Config::default());
     cluster(&mut planner);
     let whole = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count: 8, milli: 1000 }, models: vec![] };
     for (id, priority) in [(0, 0), (1, 5), (2, 5)] {
@@ -331,13 +348,14 @@ fn higher_priority_goes_first_then_age() {
 
 #[test]
 fn a_contradicting_event_is_refused_and_changes_nothing() {
-    let mut planner = Planner::new(0);
+    let mut planner = Planner::new(Config::default());
     let nodes = cluster(&mut planner);
     let spec = |model: &str, count, cut| NodeSpec {
         name: "odd".into(),
         cpu_milli: 1,
         memory_mib: 1,
-        gpus: vec![GpuSpec { model: model.into(), cut }; count],
+        gpus: vec![GpuSpec::new(model, cut); count],
+        ..NodeSpec::default()
     };
     let demand = Demand { cpu_milli: 1, memory_mib: 1, gpu: GpuAsk::None, models: vec![] };
     planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand.clone()))).unwrap();
@@ -363,10 +381,10 @@ fn a_contradicting_event_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_node_that_comes_back_does_not_run_the_pods_of_the_one_that_went() {
-    let mut planner = Planner::new(0);
+    let mut planner = Planner::new(Config::default());
     planner.apply(Event::ModelSeen(catalog::builtin("T4").unwrap())).unwrap();
-    let gpus = vec![GpuSpec { model: "T4".into(), cut: Cut::Shares }];
-    let spec = NodeSpec { name: "node".into(), cpu_milli: 4000, memory_mib: 4096, gpus };
+    let gpus = vec![GpuSpec::new("T4", Cut::Shares)];
+    let spec = NodeSpec { name: "node".into(), cpu_milli: 4000, memory_mib: 4096, gpus, ..NodeSpec::default() };
     planner.apply(Event::NodeAdded(NodeId(0), spec.clone())).unwrap();
     let demand = Demand { cpu_milli: 1000, memory_mib: 1, gpu: GpuAsk::Share { count: 1, milli: 300 }, models: vec![] };
     planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand))).unwrap();
@@ -375,16 +393,16 @@ fn a_node_that_comes_back_does_not_run_the_pods_of_the_one_that_went() {
     planner.apply(Event::NodeAdded(NodeId(0), spec)).unwrap();
     planner.apply(Event::PodRemoved(PodId(0))).unwrap();
     let node = planner.cluster().node(NodeId(0)).unwrap();
-    assert_eq!((node.cpu_free, node.gpus[0].share_free(), node.gpu_pods()), (4000, 1000, 0));
+    assert_eq!((node.room.cpu_free, node.room.gpus[0].share_free(), node.gpu_pods()), (4000, 1000, 0));
 }
 
 #[test]
 fn a_reason_names_what_is_short_and_what_would_help() {
-    let mut planner = Planner::new(0);
+    let mut planner = Planner::new(Config::default());
     cluster(&mut planner);
     let cases = [
         (GpuAsk::Share { count: 9, milli: 1000 }, vec![], 1, "too small even when idle", true),
-        (GpuAsk::Mig { profile: "9g.9gb".into() }, vec![], 1, "has profile 9g.9gb", true),
+        (GpuAsk::mig("9g.9gb"), vec![], 1, "has profile 9g.9gb", true),
         (GpuAsk::Share { count: 1, milli: 100 }, vec!["V100".to_owned()], 1, "it has no GPU of V100", true),
         (GpuAsk::None, vec![], 17_000, "1000 more free milli-cores would do", true),
     ];
@@ -398,12 +416,7 @@ fn a_reason_names_what_is_short_and_what_would_help() {
         assert!(reasons.iter().all(|reason| reason.never == never));
     }
     // Two halves in use leave the slots of a 4g.40gb free, but not in its place.
-    let mig = |profile: &str| Demand {
-        cpu_milli: 0,
-        memory_mib: 0,
-        gpu: GpuAsk::Mig { profile: profile.into() },
-        models: vec!["A100-80GB".into()],
-    };
+    let mig = |profile: &str| Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(profile), models: vec!["A100-80GB".into()] };
     for id in 4..6 {
         planner.apply(Event::PodAdded(PodId(id), pod(id, 1, mig("3g.40gb")))).unwrap();
     }
@@ -418,11 +431,11 @@ fn a_reason_names_what_is_short_and_what_would_help() {
 
 /// `count` nodes with one T4 each.
 fn large(count: usize) -> Planner {
-    let mut planner = Planner::new(0);
+    let mut planner = Planner::new(Config::default());
     planner.apply(Event::ModelSeen(catalog::builtin("T4").unwrap())).unwrap();
     for id in 0..count {
-        let gpus = vec![GpuSpec { model: "T4".into(), cut: Cut::Shares }];
-        let spec = NodeSpec { name: format!("node-{id}"), cpu_milli: 4000, memory_mib: 4096, gpus };
+        let gpus = vec![GpuSpec::new("T4", Cut::Shares)];
+        let spec = NodeSpec { name: format!("node-{id}"), cpu_milli: 4000, memory_mib: 4096, gpus, ..NodeSpec::default() };
         planner.apply(Event::NodeAdded(NodeId::new(id), spec)).unwrap();
     }
     planner
@@ -529,9 +542,9 @@ fn demands_that_make_no_sense_are_refused() {
 #[test]
 fn a_profile_is_found_under_every_name_it_has() {
     for name in ["7g.80gb", "7g.79gb", "mig-7g.80gb", "nvidia.com/mig-7g.80gb"] {
-        let mut planner = Planner::new(0);
+        let mut planner = Planner::new(Config::default());
         cluster(&mut planner);
-        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Mig { profile: name.into() }, models: vec![] };
+        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(name), models: vec![] };
         planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand))).unwrap();
         assert_eq!(planner.round(&mut [&mut Mixer::new(1, Answer::Right)]).actions.len(), 1, "{name}");
     }

@@ -186,6 +186,6 @@ impl Cluster {
     }
 
     fn candidates(&self) -> Candidates<'_> {
-        Candidates { node: &self.candidate_node, gpu: &self.candidate_gpu, profile: &self.none, slot: &self.none }
+        Candidates { node: &self.candidate_node, gpu: &self.candidate_gpu, profile: &self.none, slot: &self.none, ..Candidates::default() }
     }
 }

@@ -7,8 +7,8 @@ use partita_core::policy::{Candidates, View};
 
 use crate::describe;
 
-/// Columns of the package that a host sends: everything before the table `movable`.
-const COLUMNS: usize = 38;
+/// Columns of the package.
+const COLUMNS: usize = 49;
 
 /// Which columns a policy is sent: those that it reads, what finds their rows, and the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,12 @@ impl Sent {
             ("nodes", "gpu-start") => table_read("gpus"),
             ("demands", "model-start") => named("demands", "models"),
             ("demands", "profile-start") => named("demands", "profiles"),
+            ("places", "use-start") => table_read("uses"),
+            // Every policy gets what it is to answer.
+            ("candidates", _) => true,
             _ => false,
         };
-        // The seed is there always, 0 for a policy that does not read it; so are the candidates, behind the columns of `describe`.
+        // The seed is there always, 0 for a policy that does not read it.
         let mut sent = [true; COLUMNS];
         let flat = describe::COLUMNS.into_iter().flat_map(|(table, columns)| columns.iter().map(move |column| (table, *column)));
         for (row, (table, column)) in flat.enumerate().skip(1) {
@@ -81,6 +84,18 @@ pub(crate) fn pack(view: &View<'_>, candidates: &Candidates<'_>, sent: Sent, blo
         candidates.gpu,
         candidates.profile,
         candidates.slot,
+        // No pods that may move: this asks where one goes.
+        &[],
+        &[],
+        &[],
+        &[],
+        candidates.kind,
+        candidates.milli,
+        candidates.tier,
+        candidates.use_start,
+        candidates.use_gpu,
+        candidates.use_profile,
+        candidates.use_slot,
     ];
     block.clear();
     block.push(COLUMNS as u32);
@@ -109,14 +124,17 @@ mod tests {
     #[test]
     fn a_block_holds_what_the_policy_reads_and_the_candidates() {
         let view = View { seed: 7, nodes: Nodes { cpu_free: &[1, 2], gpu_start: &[0, 0, 0], ..Nodes::default() }, ..View::default() };
-        let candidates = Candidates { node: &[0, 1], gpu: &[8, 9], profile: &[5, 5], slot: &[6, 6] };
+        let candidates =
+            Candidates { node: &[0, 1], gpu: &[8, 9], profile: &[5, 5], slot: &[6, 6], kind: &[2, 2], ..Candidates::default() };
         let mut block = vec![99; 3];
         pack(&view, &candidates, Sent::of(&["gpus.free".to_owned(), "nodes.cpu-free".to_owned()]), &mut block);
         assert_eq!(block[0] as usize, COLUMNS);
         assert_eq!((column(&block, 0), column(&block, 13), column(&block, 19)), (&[7][..], &[1, 2][..], &[0, 0, 0][..]));
-        assert_eq!((column(&block, 34), column(&block, 37)), (&[0, 1][..], &[6, 6][..]));
+        assert_eq!((column(&block, 34), column(&block, 37), column(&block, 42).len()), (&[0, 1][..], &[6, 6][..], 0));
         assert_eq!(block[1 + COLUMNS] as usize, block.len());
         pack(&view, &candidates, Sent::of(&[]), &mut block);
         assert_eq!((column(&block, 13).len(), column(&block, 35)), (0, &[8, 9][..]));
+        pack(&view, &candidates, Sent::of(&["places.kind".to_owned()]), &mut block);
+        assert_eq!(column(&block, 42), [2, 2]);
     }
 }

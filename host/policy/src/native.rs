@@ -191,5 +191,17 @@ fn borrow<'a>(view: &policy::View<'a>) -> View<'a> {
 
 /// `candidates` in the types of the SDK.
 fn borrow_candidates<'a>(candidates: &policy::Candidates<'a>) -> Candidates<'a> {
-    Candidates { node: candidates.node, gpu: candidates.gpu, profile: candidates.profile, slot: candidates.slot }
+    Candidates {
+        node: candidates.node,
+        gpu: candidates.gpu,
+        profile: candidates.profile,
+        slot: candidates.slot,
+        kind: candidates.kind,
+        milli: candidates.milli,
+        tier: candidates.tier,
+        use_start: candidates.use_start,
+        use_gpu: candidates.use_gpu,
+        use_profile: candidates.use_profile,
+        use_slot: candidates.use_slot,
+    }
 }

@@ -222,7 +222,7 @@ impl Builder {
                 let problem = format!("is the name of the node in line {first} too");
                 return Err(at(entry.name.span(), "name")(Fault::new(problem, "give each node its own name").value(&name)));
             }
-            self.nodes.push(NodeSpec { name, cpu_milli, memory_mib, gpus: gpus.clone() });
+            self.nodes.push(NodeSpec { name, cpu_milli, memory_mib, gpus: gpus.clone(), ..NodeSpec::default() });
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ impl Builder {
                 let fault = Fault::new("is no number of GPUs for this node", remedy).value(&count.to_string());
                 return Err((fault.column("count"), entry.count.span()));
             }
-            gpus.extend(std::iter::repeat_n(GpuSpec { model: name.clone(), cut: entry.cut }, count as usize));
+            gpus.extend(std::iter::repeat_n(GpuSpec::new(name, entry.cut), count as usize));
         }
         Ok(gpus)
     }

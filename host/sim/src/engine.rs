@@ -7,7 +7,7 @@ use std::{
 };
 
 use partita_core::{
-    Action, Planner,
+    Action, Config, Planner,
     model::{DemandId, NodeId, PodId, PodSpec},
     policy::{Cause, Partitioner},
     state::{Event, Grant},
@@ -24,6 +24,10 @@ use crate::{
 
 /// How many events pass between two calls of the progress function.
 const PROGRESS_EVERY: usize = 256;
+
+/// Rounds at one instant, beyond one for each pod, after which the planner is taken to chase its own tail. Each round but the last one
+/// evicts or moves somebody for a pod of higher priority, so it comes to rest long before.
+const ROUNDS_MORE: usize = 100;
 
 /// Plays `workload` on `cluster` with one contender's chain of policies.
 pub(crate) fn run(
@@ -57,7 +61,10 @@ struct Engine<'a> {
     now_ms: u64,
     /// Arrivals that have come; also the number of the next pod.
     come: usize,
-    departures: BinaryHeap<Reverse<(u64, PodId)>>,
+    /// When a pod ends, and which of its starts that is about.
+    departures: BinaryHeap<Reverse<(u64, PodId, u32)>>,
+    /// How often each pod was stopped and started again.
+    starts: Vec<u32>,
     running: Vec<Option<Running>>,
     waits_ms: Vec<Option<u64>>,
     states: Vec<State>,
@@ -71,7 +78,7 @@ struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     fn new(cluster: &'a Cluster, workload: &'a Workload, options: &Options) -> Result<Self, SimError> {
-        let mut planner = Planner::new(options.seed);
+        let mut planner = Planner::new(Config { seed: options.seed, ..options.planner });
         for model in &cluster.models {
             planner.apply(Event::ModelSeen(model.clone()))?;
         }
@@ -90,6 +97,7 @@ impl<'a> Engine<'a> {
             come: 0,
             departures: BinaryHeap::new(),
             running: std::iter::repeat_with(|| None).take(pods).collect(),
+            starts: vec![0; pods],
             waits_ms: vec![None; pods],
             states: Vec::new(),
             steps: Vec::new(),
@@ -129,7 +137,7 @@ impl<'a> Engine<'a> {
 
     fn next_event(&self) -> Option<u64> {
         let arrival = self.workload.arrivals.get(self.come).map(|arrival| arrival.at_ms);
-        let departure = self.departures.peek().map(|Reverse((at_ms, _))| *at_ms);
+        let departure = self.departures.peek().map(|Reverse((at_ms, ..))| *at_ms);
         arrival.into_iter().chain(departure).min()
     }
 
@@ -139,14 +147,14 @@ impl<'a> Engine<'a> {
 
     /// Takes away the pods that end now.
     fn depart(&mut self) -> Result<(), SimError> {
-        while let Some(&Reverse((at_ms, id))) = self.departures.peek() {
+        while let Some(&Reverse((at_ms, id, start))) = self.departures.peek() {
             if at_ms > self.now_ms {
                 break;
             }
             self.departures.pop();
-            self.planner.apply(Event::PodRemoved(id))?;
-            if let Some(running) = self.running[id.index()].take() {
-                self.ledger.release(running.node.index(), &self.pod(id).demand, &running.grant);
+            if self.starts[id.index()] == start {
+                self.planner.apply(Event::PodRemoved(id))?;
+                self.stop(id);
             }
         }
         Ok(())
@@ -166,54 +174,101 @@ impl<'a> Engine<'a> {
         Ok(true)
     }
 
+    /// Lets the planner decide until it has nothing more to do: who is told to stop stops at once.
     fn decide(&mut self, chain: &mut [&mut dyn Partitioner]) -> Result<(), SimError> {
-        if self.planner.queue().is_empty() {
-            return Ok(());
-        }
-        let started = Instant::now();
-        let plan = self.planner.round(chain);
-        self.latency.add(started.elapsed(), plan.decisions);
-        self.result.decisions += plan.decisions;
-        for ((_, cause), faults) in plan.faults {
-            let first = || Failure { cause: cause.name().into(), count: 0, example: faults.example };
-            self.failures.entry(cause).or_insert_with(first).count += faults.count;
-        }
-        for action in plan.actions {
-            if let Action::Bind { pod, node, grant } = action {
-                self.bind(pod, node, grant)?;
+        self.planner.apply(Event::Time(self.now_ms))?;
+        let mut settled = false;
+        let mut rounds = 0;
+        while !settled && !self.planner.queue().is_empty() {
+            rounds += 1;
+            if rounds > self.workload.arrivals.len() + ROUNDS_MORE {
+                return Err(SimError::Restless { at_s: seconds(self.now_ms), rounds });
+            }
+            let started = Instant::now();
+            let plan = self.planner.round(chain);
+            self.latency.add(started.elapsed(), plan.decisions);
+            self.result.decisions += plan.decisions;
+            for ((_, cause), faults) in plan.faults {
+                let first = || Failure { cause: cause.name().into(), count: 0, example: faults.example };
+                self.failures.entry(cause).or_insert_with(first).count += faults.count;
+            }
+            settled = true;
+            for action in plan.actions {
+                settled &= !matches!(action, Action::Evict { .. } | Action::Move { .. });
+                self.act(action)?;
             }
         }
         Ok(())
     }
 
+    fn act(&mut self, action: Action) -> Result<(), SimError> {
+        match action {
+            Action::Change { .. } => Ok(()),
+            Action::Bind { pod, node, grant } => self.bind(pod, node, grant),
+            Action::Evict { pod, .. } => self.evict(pod),
+            Action::Move { pod, node, grant, .. } => {
+                self.stop(pod);
+                self.book(pod, node, &grant)?;
+                self.running[pod.index()] = Some(Running { node, grant });
+                self.result.moved += 1;
+                Ok(self.planner.apply(Event::PodLeft(pod))?)
+            }
+        }
+    }
+
+    /// Stops a pod, which loses what it did and waits again.
+    fn evict(&mut self, id: PodId) -> Result<(), SimError> {
+        self.stop(id);
+        self.result.evicted += 1;
+        self.result.placed -= 1;
+        self.starts[id.index()] += 1;
+        self.planner.apply(Event::PodRemoved(id))?;
+        Ok(self.planner.apply(Event::PodAdded(id, self.pod(id).clone()))?)
+    }
+
+    /// Takes a running pod off the books.
+    fn stop(&mut self, id: PodId) {
+        if let Some(running) = self.running[id.index()].take() {
+            self.ledger.release(running.node.index(), &self.pod(id).demand, &running.grant);
+        }
+    }
+
     fn bind(&mut self, id: PodId, node: NodeId, grant: Grant) -> Result<(), SimError> {
-        let spec = self.pod(id);
-        self.ledger.bind(node.index(), &spec.demand, &grant).map_err(|problem| SimError::Ledger {
-            at_s: seconds(self.now_ms),
-            pod: format!("{}/{}", spec.namespace, spec.name),
-            node: self.cluster.nodes.get(node.index()).map_or_else(|| format!("number {}", node.0), |node| node.name.clone()),
-            problem,
-        })?;
+        self.book(id, node, &grant)?;
         let arrival = &self.workload.arrivals[id.index()];
         self.result.placed += 1;
-        self.waits_ms[id.index()] = Some(self.now_ms - arrival.at_ms);
+        self.waits_ms[id.index()].get_or_insert(self.now_ms - arrival.at_ms);
         self.running[id.index()] = Some(Running { node, grant });
         if let Some(lifetime_ms) = arrival.lifetime_ms {
-            self.departures.push(Reverse((self.now_ms + lifetime_ms, id)));
+            self.departures.push(Reverse((self.now_ms + lifetime_ms, id, self.starts[id.index()])));
         }
         Ok(())
     }
 
-    /// Takes out the pod that came last, if it was not placed.
+    /// Enters in the books what a pod uses.
+    fn book(&mut self, id: PodId, node: NodeId, grant: &Grant) -> Result<(), SimError> {
+        let spec = self.pod(id);
+        self.ledger.bind(node.index(), &spec.demand, grant).map_err(|problem| SimError::Ledger {
+            at_s: seconds(self.now_ms),
+            pod: format!("{}/{}", spec.namespace, spec.name),
+            node: self.cluster.nodes.get(node.index()).map_or_else(|| format!("number {}", node.0), |node| node.name.clone()),
+            problem,
+        })
+    }
+
+    /// Takes out the pods that were not placed: the one that came last, or those that it evicted.
     fn drop_waiting(&mut self) -> Result<(), SimError> {
-        let id = PodId::new(self.come - 1);
-        if !self.planner.queue().is_empty() {
+        for id in self.waiting() {
             self.explain(id);
             self.planner.apply(Event::PodRemoved(id))?;
             self.result.dropped += 1;
         }
         self.steps.push(Step { requested: self.requested, used: self.ledger.used });
         Ok(())
+    }
+
+    fn waiting(&self) -> Vec<PodId> {
+        self.planner.queue().lanes().flat_map(|lane| self.planner.queue().pods(lane)).collect()
     }
 
     /// Books why a pod is not placed. True if no node could take it even when idle.
@@ -236,7 +291,7 @@ impl<'a> Engine<'a> {
     }
 
     fn finish(mut self) -> RunResult {
-        let waiting: Vec<PodId> = self.planner.queue().lanes().flat_map(|lane| self.planner.queue().pods(lane)).collect();
+        let waiting = self.waiting();
         for &id in &waiting {
             // No policy can help a pod that no node could take, so it counts in nobody's waits.
             if !self.explain(id) {

@@ -8,6 +8,14 @@ use thiserror::Error;
 /// Why a run could not be prepared or finished. A message does not repeat that of its source: print the chain.
 #[derive(Debug, Error)]
 pub enum SimError {
+    /// The planner evicts and moves pods without end.
+    #[error("after {rounds} rounds at {at_s} s the planner still evicts or moves pods; please report this with the input")]
+    Restless {
+        /// Virtual time, seconds.
+        at_s: String,
+        /// Rounds at that time.
+        rounds: usize,
+    },
     /// A file cannot be opened or read.
     #[error("{path}: cannot be read", path = .path.display())]
     Io {

@@ -5,7 +5,10 @@
 use std::collections::HashMap;
 
 use partita_core::{
-    model::{Cut, Demand, GpuAsk, Grid, MILLI, Placement, SlotMask},
+    model::{
+        Cut, Demand, GpuAsk, GpuModel, Grid, Isolation, MILLI, NodeSpec, Partitioning, Placement, Profile, SlotMask,
+        node::{MPS_CLIENTS_MAX, MPS_RESERVED_MIB},
+    },
     state::{Grant, Use},
 };
 
@@ -24,8 +27,16 @@ struct Gpu {
 
 #[derive(Clone, Debug)]
 enum Taken {
-    Shares { free: u32 },
-    Mig { users: Vec<Placement> },
+    Shares {
+        free: u32,
+    },
+    Mig {
+        users: Vec<Placement>,
+    },
+    /// Memory of each share, MiB.
+    Mps {
+        users: Vec<u32>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +44,7 @@ struct Node {
     cpu_free: u32,
     memory_free: u32,
     gpus: Vec<Gpu>,
+    partitioning: Partitioning,
     /// Σ over the mix of weight × free GPU that the type cannot use.
     unusable: u128,
 }
@@ -52,8 +64,10 @@ enum KindAsk {
         count: usize,
         milli: u32,
     },
-    /// Row of the profile in the grid of each model.
-    Mig(Vec<Option<u8>>),
+    /// Rows in the grid of each model of the profiles that serve.
+    Mig(Vec<Vec<u8>>),
+    /// Memory of a share under MPS, MiB.
+    Mps(u32),
 }
 
 /// What the cluster has left, and how much of it the mix cannot use.
@@ -73,14 +87,11 @@ impl<'a> Ledger<'a> {
     pub(crate) fn new(cluster: &'a Cluster, mix: &Mix) -> Self {
         let model_numbers: HashMap<&str, u32> = cluster.models.iter().zip(0..).map(|(model, row)| (model.name.as_str(), row)).collect();
         let grids: Vec<Option<&Grid>> = cluster.models.iter().map(|model| model.grid.as_ref()).collect();
-        let taken = |cut| match cut {
-            Cut::Shares => Taken::Shares { free: MILLI },
-            Cut::Mig => Taken::Mig { users: Vec::new() },
-        };
         let nodes = cluster.nodes.iter().map(|spec| Node {
             cpu_free: spec.cpu_milli,
             memory_free: spec.memory_mib,
-            gpus: spec.gpus.iter().map(|gpu| Gpu { model: model_numbers[gpu.model.as_str()], taken: taken(gpu.cut) }).collect(),
+            gpus: spec.gpus.iter().map(|gpu| Gpu { model: model_numbers[gpu.model.as_str()], taken: Taken::nothing(gpu.cut) }).collect(),
+            partitioning: spec.partitioning,
             unusable: 0,
         });
         let mut ledger = Self {
@@ -106,20 +117,44 @@ impl<'a> Ledger<'a> {
         let ask = match &demand.gpu {
             GpuAsk::None => KindAsk::None,
             GpuAsk::Share { count, milli } => KindAsk::Share { count: *count as usize, milli: *milli },
-            GpuAsk::Mig { profile } => KindAsk::Mig(self.grids.iter().map(|grid| (*grid)?.resolve(profile).ok()).collect()),
+            GpuAsk::Mig { partitions } => {
+                let rows = |grid: &Grid| partitions.iter().filter_map(|(name, _)| grid.resolve(name).ok()).collect();
+                KindAsk::Mig(self.grids.iter().map(|grid| grid.map_or_else(Vec::new, rows)).collect())
+            }
+            GpuAsk::Mps { memory_mib } => KindAsk::Mps(*memory_mib),
+            GpuAsk::Floor { memory_mib, compute, .. } => {
+                let rows = |grid: &Grid| {
+                    (0u8..)
+                        .zip(&grid.profiles)
+                        .filter(|(_, profile)| serves(grid, profile, *memory_mib, *compute))
+                        .map(|row| row.0)
+                        .collect()
+                };
+                KindAsk::Mig(self.grids.iter().map(|grid| grid.map_or_else(Vec::new, rows)).collect())
+            }
         };
         Kind { weight: weight.into(), cpu_milli: demand.cpu_milli, ask, accepts }
     }
 
-    /// Units that a pod of `demand` takes; for a partition, those on the model where it takes least.
+    /// Units that a pod of `demand` takes; on the model where it takes least, if that differs.
     pub(crate) fn units(&self, demand: &Demand) -> u64 {
-        let GpuAsk::Mig { profile } = &demand.gpu else { return demand.gpu_milli() * MILLI_UNITS };
         let accepted = self.cluster.models.iter().filter(|model| demand.models.is_empty() || demand.models.contains(&model.name));
-        let units = accepted.filter_map(|model| {
-            let grid = model.grid.as_ref()?;
-            Some(slot_units(grid) * u64::from(grid.profiles[usize::from(grid.resolve(profile).ok()?)].size))
-        });
-        units.min().unwrap_or(0)
+        let on = |model: &GpuModel| match &demand.gpu {
+            GpuAsk::None => Some(0),
+            GpuAsk::Share { count, milli } => Some(u64::from(*count) * u64::from(*milli) * MILLI_UNITS),
+            GpuAsk::Mig { partitions } => {
+                let grid = model.grid.as_ref()?;
+                let size = |name: &str| Some(u64::from(grid.profiles[usize::from(grid.resolve(name).ok()?)].size));
+                let slots: Option<u64> = partitions.iter().map(|(name, count)| Some(u64::from(*count) * size(name)?)).sum();
+                Some(slots? * slot_units(grid))
+            }
+            GpuAsk::Mps { memory_mib } => (mps_mib(model.memory_mib) >= *memory_mib).then(|| mps_units(model.memory_mib, *memory_mib)),
+            GpuAsk::Floor { memory_mib, compute, .. } => {
+                let part = (u64::from(*memory_mib) * GPU_UNITS).checked_div(model.memory_mib.into())?;
+                Some(part.max(u64::from(*compute) * GPU_UNITS / 100).min(GPU_UNITS))
+            }
+        };
+        accepted.filter_map(on).min().unwrap_or(0)
     }
 
     /// Free GPU that the mix cannot use, in percent of what is free; 0 when nothing is free or nothing is expected.
@@ -141,6 +176,8 @@ impl<'a> Ledger<'a> {
         node.memory_free = node.memory_free.checked_sub(demand.memory_mib).ok_or("memory is short")?;
         for &(index, used) in &grant.0 {
             let gpu = &mut node.gpus[usize::from(index)];
+            let memory_mib = self.cluster.models[gpu.model as usize].memory_mib;
+            gpu.recut(used.cut(), node.partitioning);
             match (&mut gpu.taken, used) {
                 (Taken::Shares { free }, Use::Share(milli)) => {
                     *free = free.checked_sub(milli).ok_or_else(|| format!("GPU {index} has {free} of {milli} milli-GPU left"))?;
@@ -153,6 +190,13 @@ impl<'a> Ledger<'a> {
                     }
                     users.push(placement);
                     self.used += slot_units(grid) * u64::from(grid.slots_of(placement).len());
+                }
+                (Taken::Mps { users }, Use::Mps(mib)) => {
+                    users.push(mib);
+                    if users.iter().sum::<u32>() > mps_mib(memory_mib) || users.len() > MPS_CLIENTS_MAX {
+                        return Err(format!("GPU {index} cannot promise {users:?} MiB under MPS"));
+                    }
+                    self.used += mps_units(memory_mib, mib);
                 }
                 (_, used) => return Err(format!("GPU {index} is not cut for {used:?}")),
             }
@@ -168,6 +212,7 @@ impl<'a> Ledger<'a> {
         node.memory_free += demand.memory_mib;
         for &(index, used) in &grant.0 {
             let gpu = &mut node.gpus[usize::from(index)];
+            let memory_mib = self.cluster.models[gpu.model as usize].memory_mib;
             match (&mut gpu.taken, used, self.grids[gpu.model as usize]) {
                 (Taken::Shares { free }, Use::Share(milli), _) => {
                     *free += milli;
@@ -176,6 +221,12 @@ impl<'a> Ledger<'a> {
                 (Taken::Mig { users }, Use::Partition(placement), Some(grid)) => {
                     users.retain(|user| *user != placement);
                     self.used -= slot_units(grid) * u64::from(grid.slots_of(placement).len());
+                }
+                (Taken::Mps { users }, Use::Mps(mib), _) => {
+                    if let Some(place) = users.iter().position(|user| *user == mib) {
+                        users.swap_remove(place);
+                    }
+                    self.used -= mps_units(memory_mib, mib);
                 }
                 _ => {}
             }
@@ -191,27 +242,70 @@ impl<'a> Ledger<'a> {
             if !(demand.models.is_empty() || demand.models.contains(&gpu.model)) {
                 return Err(format!("GPU {index} is a {}, which the pod does not accept", gpu.model));
             }
-            if grant.0[..place].iter().any(|other| other.0 == index) {
+            if used.cut() != Cut::Mig && grant.0[..place].iter().any(|other| other.0 == index) {
                 return Err(format!("GPU {index} is granted twice"));
             }
-            let right = match (&demand.gpu, used) {
-                (GpuAsk::Share { milli, .. }, Use::Share(given)) => *milli == given,
-                (GpuAsk::Mig { profile }, Use::Partition(placement)) => {
-                    let grid = self.grids[self.model_numbers[gpu.model.as_str()] as usize];
-                    grid.is_some_and(|grid| grid.resolve(profile) == Ok(placement.profile))
-                }
-                _ => false,
-            };
-            if !right {
+            if !self.serves(demand, &gpu.model, used) {
                 return Err(format!("{used:?} was granted for {:?}", demand.gpu));
             }
         }
-        let wanted = match demand.gpu {
+        let wanted: usize = match &demand.gpu {
             GpuAsk::None => 0,
-            GpuAsk::Share { count, .. } => count as usize,
-            GpuAsk::Mig { .. } => 1,
+            GpuAsk::Share { count, .. } => *count as usize,
+            GpuAsk::Mig { partitions } => {
+                self.check_counts(spec, partitions, grant)?;
+                partitions.iter().map(|(_, count)| *count as usize).sum()
+            }
+            GpuAsk::Mps { .. } | GpuAsk::Floor { .. } => 1,
         };
         if grant.0.len() == wanted { Ok(()) } else { Err(format!("{} of {wanted} GPUs were granted", grant.0.len())) }
+    }
+
+    /// Whether one use is of a kind that the demand asks for, and large enough.
+    fn serves(&self, demand: &Demand, model: &str, used: Use) -> bool {
+        let row = self.model_numbers[model] as usize;
+        let (grid, memory) = (self.grids[row], self.cluster.models[row].memory_mib);
+        match (&demand.gpu, used) {
+            (GpuAsk::Share { milli, .. }, Use::Share(given)) => *milli == given,
+            (GpuAsk::Mig { partitions }, Use::Partition(placement)) => {
+                grid.is_some_and(|grid| partitions.iter().any(|(name, _)| grid.resolve(name) == Ok(placement.profile)))
+            }
+            (GpuAsk::Mps { memory_mib }, Use::Mps(given)) => *memory_mib == given,
+            (GpuAsk::Floor { memory_mib, compute, isolation }, used) => match used {
+                Use::Partition(placement) => {
+                    grid.is_some_and(|grid| serves(grid, &grid.profiles[usize::from(placement.profile)], *memory_mib, *compute))
+                }
+                Use::Mps(given) => {
+                    *isolation <= Isolation::Memory
+                        && given >= *memory_mib
+                        && u64::from(given) * 100 >= u64::from(*compute) * u64::from(mps_mib(memory))
+                }
+                Use::Share(MILLI) => memory >= *memory_mib,
+                Use::Share(milli) => {
+                    *isolation == Isolation::Shared
+                        && u64::from(milli) * u64::from(memory) >= u64::from(*memory_mib) * u64::from(MILLI)
+                        && milli * 100 >= compute * MILLI
+                }
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether as many partitions of each profile were granted as were asked for.
+    fn check_counts(&self, spec: &NodeSpec, partitions: &[(String, u32)], grant: &Grant) -> Result<(), String> {
+        for (name, count) in partitions {
+            let is_it = |&&(index, used): &&(u8, Use)| {
+                let model = &spec.gpus[usize::from(index)].model;
+                let row = self.grids[self.model_numbers[model.as_str()] as usize].and_then(|grid| grid.resolve(name).ok());
+                matches!(used, Use::Partition(placement) if Some(placement.profile) == row)
+            };
+            let given = grant.0.iter().filter(is_it).count();
+            // Two names of one profile share what was granted.
+            if given < *count as usize {
+                return Err(format!("{given} of {count} partitions {name} were granted"));
+            }
+        }
+        Ok(())
     }
 
     fn reweigh(&mut self, row: usize) {
@@ -236,7 +330,8 @@ impl<'a> Ledger<'a> {
         let wanted = match kind.ask {
             KindAsk::None => return free,
             KindAsk::Share { count, .. } => count,
-            KindAsk::Mig(_) => 1,
+            // Several partitions may lie on one GPU.
+            KindAsk::Mig(_) | KindAsk::Mps(_) => 1,
         };
         if node.cpu_free < kind.cpu_milli || fitting < wanted { free } else { stranded }
     }
@@ -246,16 +341,26 @@ impl<'a> Ledger<'a> {
             (Taken::Shares { free }, _) => u64::from(*free) * MILLI_UNITS,
             (Taken::Mig { users }, Some(grid)) => slot_units(grid) * u64::from(free_slots(grid, users).len()),
             (Taken::Mig { .. }, None) => 0,
+            (Taken::Mps { users }, _) => {
+                let memory_mib = self.cluster.models[gpu.model as usize].memory_mib;
+                GPU_UNITS - users.iter().map(|&mib| mps_units(memory_mib, mib)).sum::<u64>().min(GPU_UNITS)
+            }
         }
     }
 
     fn usable_units(&self, kind: &Kind, gpu: &Gpu) -> u64 {
         match (&kind.ask, &gpu.taken) {
             (KindAsk::Share { milli, .. }, Taken::Shares { free }) if free >= milli => u64::from(*free) * MILLI_UNITS,
+            (KindAsk::Mps(mib), Taken::Mps { users }) => {
+                let free = mps_mib(self.cluster.models[gpu.model as usize].memory_mib).saturating_sub(users.iter().sum());
+                if free >= *mib { self.free_units(gpu) } else { 0 }
+            }
             (KindAsk::Mig(rows), Taken::Mig { users }) => {
                 let model = gpu.model as usize;
-                let (Some(profile), Some(grid)) = (rows[model], self.grids[model]) else { return 0 };
-                let places = grid.profiles[usize::from(profile)].starts.iter().map(|&start| Placement { profile, start });
+                let Some(grid) = self.grids[model] else { return 0 };
+                let starts =
+                    |profile: u8| grid.profiles[usize::from(profile)].starts.iter().map(move |&start| Placement { profile, start });
+                let places = rows[model].iter().flat_map(|&profile| starts(profile));
                 let covered =
                     places.filter(|&place| grid.admits(users, place)).fold(SlotMask::EMPTY, |all, place| all.union(grid.slots_of(place)));
                 slot_units(grid) * u64::from(covered.len())
@@ -263,6 +368,45 @@ impl<'a> Ledger<'a> {
             _ => 0,
         }
     }
+}
+
+impl Taken {
+    fn nothing(cut: Cut) -> Self {
+        match cut {
+            Cut::Shares => Self::Shares { free: MILLI },
+            Cut::Mig => Self::Mig { users: Vec::new() },
+            Cut::Mps => Self::Mps { users: Vec::new() },
+        }
+    }
+}
+
+impl Gpu {
+    /// Cuts an idle GPU another way, where the node allows it.
+    fn recut(&mut self, cut: Cut, partitioning: Partitioning) {
+        let (now, idle) = match &self.taken {
+            Taken::Shares { free } => (Cut::Shares, *free == MILLI),
+            Taken::Mig { users } => (Cut::Mig, users.is_empty()),
+            Taken::Mps { users } => (Cut::Mps, users.is_empty()),
+        };
+        if now != cut && idle && partitioning.may_become(cut) {
+            self.taken = Taken::nothing(cut);
+        }
+    }
+}
+
+/// Whether a partition of a profile has at least this memory, MiB, and this part of the compute, percent.
+fn serves(grid: &Grid, profile: &Profile, memory_mib: u32, compute: u32) -> bool {
+    profile.memory_mib >= memory_mib && u32::from(profile.compute) * 100 >= compute * u32::from(grid.compute)
+}
+
+/// What a GPU can promise under MPS, MiB.
+fn mps_mib(memory_mib: u32) -> u32 {
+    memory_mib.saturating_sub(MPS_RESERVED_MIB)
+}
+
+/// Units of a share under MPS.
+fn mps_units(memory_mib: u32, share_mib: u32) -> u64 {
+    GPU_UNITS * u64::from(share_mib) / u64::from(mps_mib(memory_mib).max(1))
 }
 
 fn slot_units(grid: &Grid) -> u64 {
@@ -290,7 +434,7 @@ mod tests {
     }
 
     fn partition(profile: &str) -> Demand {
-        Demand { gpu: GpuAsk::Mig { profile: profile.into() }, ..share(1, 1) }
+        Demand { gpu: GpuAsk::mig(profile), ..share(1, 1) }
     }
 
     fn placement(profile: &str, start: u8) -> Use {

@@ -41,6 +41,7 @@ pub mod workload;
 use std::collections::BTreeMap;
 
 use partita_core::{
+    Config,
     model::{GpuAsk, PodSpec},
     policy::Partitioner,
 };
@@ -73,6 +74,8 @@ pub struct Options {
     pub seed: u64,
     /// What happens to a pod that does not fit.
     pub unplaceable: Unplaceable,
+    /// How the planner decides beside the policies; its seed is the one above.
+    pub planner: Config,
 }
 
 /// A policy under trial: what it is called, and the policies that are asked in turn.

@@ -147,6 +147,10 @@ pub struct RunResult {
     pub placed: usize,
     /// Pods dropped because they did not fit when they came.
     pub dropped: usize,
+    /// Times that a pod was evicted for another; it then waits again.
+    pub evicted: usize,
+    /// Times that a pod was moved to make room.
+    pub moved: usize,
     /// Pods that still wait at the end.
     pub pending: usize,
     /// Decisions taken: pods placed, and demands found to have no place.

@@ -3,7 +3,7 @@
 //! The rule is that of FGD (USENIX ATC'23, "Beware of Fragmentation"): the most frequent pod types until they cover 95 % of the pods. A
 //! type is (cpu, GPU share, count, models); memory is not part of it, so the demands of a mix ask for none.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use partita_core::model::{Demand, GpuAsk};
 
@@ -18,7 +18,7 @@ pub const TYPES_MAX: usize = 512;
 pub type Mix = Vec<(Demand, u32)>;
 
 /// A pod type in the order that breaks ties between equally frequent ones: the larger first.
-type Type<'a> = (u32, u32, u32, &'a str, &'a str);
+type Type<'a> = (u32, u32, u32, &'a str, String);
 
 /// The mix of the `pods`, each a demand and its models as the trace spells them: two spellings are two types, as they are in FGD.
 pub fn expected<'a>(pods: impl Iterator<Item = (&'a Demand, &'a str)>) -> Mix {
@@ -26,15 +26,15 @@ pub fn expected<'a>(pods: impl Iterator<Item = (&'a Demand, &'a str)>) -> Mix {
     let mut pods_count: u64 = 0;
     for (demand, spelling) in pods {
         let (milli, count, profile) = match &demand.gpu {
-            GpuAsk::None => (0, 0, ""),
-            GpuAsk::Share { count, milli } => (*milli, *count, ""),
-            GpuAsk::Mig { profile } => (0, 1, profile.as_str()),
+            GpuAsk::None => (0, 0, String::new()),
+            GpuAsk::Share { count, milli } => (*milli, *count, String::new()),
+            other => (0, 1, other.to_string()),
         };
         types.entry((demand.cpu_milli, milli, count, spelling, profile)).or_insert((0, demand)).0 += 1;
         pods_count += 1;
     }
     let mut types: Vec<_> = types.into_iter().collect();
-    types.sort_by_key(|&(kind, (count, _))| Reverse((count, kind)));
+    types.sort_by(|(kind, (count, _)), (other, (others, _))| (others, other).cmp(&(count, kind)));
     let mut covered = 0;
     let mut mix = Mix::new();
     for (_, (count, demand)) in types {

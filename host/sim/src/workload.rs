@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use partita_core::model::{Demand, GpuAsk, MILLI, PodSpec, node::GPUS_MAX};
+use partita_core::model::{Demand, GpuAsk, MILLI, PodSpec, Terms, node::GPUS_MAX};
 
 use crate::{
     amount::{self, Round},
@@ -119,7 +119,7 @@ fn pod(row: &Row<'_>) -> Result<PodSpec, Fault> {
     let models = row.maybe(8, amount::models)?.unwrap_or_default();
     let demand = Demand { cpu_milli, memory_mib, gpu: gpu(row)?, models };
     let demand = demand.validated().map_err(|error| Fault::new(error.to_string(), ""))?;
-    Ok(PodSpec { name, namespace, priority, demand })
+    Ok(PodSpec { name, namespace, priority, demand, terms: Terms::default() })
 }
 
 fn gpu(row: &Row<'_>) -> Result<GpuAsk, Fault> {
@@ -129,7 +129,7 @@ fn gpu(row: &Row<'_>) -> Result<GpuAsk, Fault> {
     match (count, milli, profile) {
         (0, None | Some(0), None) => Ok(GpuAsk::None),
         (0, Some(milli), None) => Err(Fault::new("is a share of no GPU", "set gpus to 1").value(&milli.to_string()).column("gpu_milli")),
-        (0, None | Some(0), Some(profile)) => Ok(GpuAsk::Mig { profile }),
+        (0, None | Some(0), Some(profile)) => Ok(GpuAsk::mig(&profile)),
         (_, _, Some(profile)) => {
             let remedy = "ask for a partition (mig) or for GPUs (gpus, gpu_milli)";
             Err(Fault::new("is asked for beside GPUs or a share", remedy).value(&profile).column("mig"))
@@ -144,7 +144,7 @@ fn csv_row(pod: &PodSpec, arrival: Arrival) -> String {
         GpuAsk::None => (String::new(), String::new(), String::new()),
         GpuAsk::Share { count, milli: MILLI } => (count.to_string(), String::new(), String::new()),
         GpuAsk::Share { count, milli } => (count.to_string(), milli.to_string(), String::new()),
-        GpuAsk::Mig { profile } => (String::new(), String::new(), profile.clone()),
+        other => (String::new(), String::new(), other.to_string()),
     };
     let mut writer = csv::Writer::from_writer(Vec::new());
     let record = [

@@ -6,12 +6,12 @@ mod common;
 use std::error::Error;
 
 use common::{Broken, Emptiest, Random, Zeros};
-use partita_core::policy::Partitioner;
+use partita_core::{Config, policy::Partitioner};
 use partita_sim::{Cluster, Contender, Options, Outcome, RunResult, SimError, Unplaceable, Workload, openb::allocation_at, simulate};
 use proptest::prelude::*;
 
-const WAIT: Options = Options { seed: 1, unplaceable: Unplaceable::Wait };
-const DROP: Options = Options { seed: 1, unplaceable: Unplaceable::Drop };
+const WAIT: Options = Options { seed: 1, unplaceable: Unplaceable::Wait, planner: Config::DEFAULT };
+const DROP: Options = Options { seed: 1, unplaceable: Unplaceable::Drop, planner: Config::DEFAULT };
 
 fn cluster(nodes: &str) -> Cluster {
     Cluster::parse("cluster", nodes.as_bytes()).unwrap()
@@ -36,7 +36,8 @@ const ONE_A30: &str = "[[node]]\nname = \"n\"\ncpu = 8\nmemory = \"64Gi\"\ngpus 
 #[test]
 fn a_pod_waits_until_another_leaves() {
     let pods = workload(&["a,x,0,1,1Gi,1,,,,0,100", "b,x,0,1,1Gi,1,,,,10,50", "c,y,5,1,1Gi,1,,,,20,50"]);
-    let result = result(&cluster(ONE_T4), &pods, &WAIT);
+    let keep = Options { planner: Config { preempt: false, ..Config::DEFAULT }, ..WAIT };
+    let result = result(&cluster(ONE_T4), &pods, &keep);
     // a runs 0 to 100; c, of higher priority, 100 to 150; b 150 to 200.
     assert_eq!((result.placed, result.pending, result.dropped), (3, 0, 0));
     assert_eq!((result.waits.max_s, result.waits_by_namespace["x"].max_s, result.waits_by_namespace["y"].max_s), (140.0, 140.0, 80.0));
@@ -44,6 +45,15 @@ fn a_pod_waits_until_another_leaves() {
     assert_eq!((result.end_s, result.allocated_mean, result.allocated_end), (200.0, 100.0, 0.0));
     assert_eq!(result.series.waiting.len(), 600);
     assert!(result.unplaced.is_empty() && result.allocation.is_empty());
+}
+
+#[test]
+fn a_pod_of_higher_priority_evicts_another_which_starts_again() {
+    let pods = workload(&["a,x,0,1,1Gi,1,,,,0,100", "b,x,0,1,1Gi,1,,,,10,50", "c,y,5,1,1Gi,1,,,,20,50"]);
+    let result = result(&cluster(ONE_T4), &pods, &WAIT);
+    // a runs 0 to 20; c 20 to 70; b, which came before a came again, 70 to 120; a 120 to 220.
+    assert_eq!((result.placed, result.pending, result.evicted, result.moved), (3, 0, 1, 0));
+    assert_eq!((result.waits.max_s, result.end_s, result.allocated_end), (60.0, 220.0, 0.0));
 }
 
 #[test]
@@ -216,7 +226,7 @@ proptest! {
     #[test]
     fn every_run_adds_up_and_repeats(cluster in any_cluster(), pods in any_workload(), seed: u64, drops: bool) {
         let unplaceable = if drops { Unplaceable::Drop } else { Unplaceable::Wait };
-        let options = Options { seed, unplaceable };
+        let options = Options { seed, unplaceable, ..Options::default() };
         let makers: [fn() -> Box<dyn Partitioner>; 3] = [|| Box::new(Zeros), || Box::new(Random), || Box::new(Emptiest)];
         for make in makers {
             let run = || {

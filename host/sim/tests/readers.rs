@@ -177,7 +177,7 @@ fn a_workload_is_ordered_by_time_and_has_defaults() {
     let [late, early, tie] = &workload.pods[..] else { panic!("three pods") };
     assert_eq!((late.namespace.as_str(), late.priority), ("default", 0));
     assert_eq!(late.demand.gpu, GpuAsk::Share { count: 2, milli: 1000 });
-    assert_eq!((&early.demand.gpu, early.demand.models.len()), (&GpuAsk::Mig { profile: "1g.6gb".into() }, 2));
+    assert_eq!((&early.demand.gpu, early.demand.models.len()), (&GpuAsk::mig("1g.6gb"), 2));
     assert_eq!(tie.demand.gpu, GpuAsk::None);
     assert!(workload.arrivals.iter().all(|arrival| arrival.lifetime_ms.is_none()));
 }

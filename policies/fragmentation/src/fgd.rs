@@ -91,7 +91,11 @@ mod tests {
             ..View::default()
         };
         let (first, nones) = (vec![0; gpu.len()], vec![NONE; gpu.len()]);
-        let question = Question { view, demand: 3, candidates: Candidates { node: &first, gpu, profile: &nones, slot: &nones } };
+        let question = Question {
+            view,
+            demand: 3,
+            candidates: Candidates { node: &first, gpu, profile: &nones, slot: &nones, ..Candidates::default() },
+        };
         let mut scores = Vec::new();
         for places in question.candidates.by_node() {
             score_node(&mut Tables::of(&view), &question, &places, &mut scores);

@@ -14,7 +14,7 @@ mod usable;
 
 use std::cell::RefCell;
 
-use partita_sdk::{Issue, Partitioner, Policy, Question, Refusal};
+use partita_sdk::{Issue, Kind, Partitioner, Policy, Question, Refusal};
 use serde::Deserialize;
 
 use memo::Memo;
@@ -80,6 +80,9 @@ impl Policy for Fragmentation {
         "gpus.used-slots",
         "gpus.mig",
         "demands.*",
+        "places.kind",
+        "places.milli",
+        "uses.*",
     ];
 
     fn new(settings: Settings) -> Result<Self, Vec<Issue>> {
@@ -93,7 +96,11 @@ impl Partitioner for Fragmentation {
         if question.asked().is_mig() {
             let mut memo = self.rooms.borrow_mut();
             let rooms = memo.of(view, Rooms::of);
-            question.candidates.by_node().for_each(|places| rooms.score_node(view, &places, scores));
+            if question.candidates.rows().all(|place| place.kind() == Kind::Mig) {
+                question.candidates.by_node().for_each(|places| rooms.score_node(view, &places, scores));
+            } else {
+                question.candidates.by_node().for_each(|places| rooms.score_parts(view, &places, scores));
+            }
         } else if self.scoring == Scoring::Fgd {
             let mut memo = self.tables.borrow_mut();
             let tables = memo.of(view, Tables::of);

@@ -8,7 +8,7 @@
 //! In a churn of six profiles on 100 A100-80GB (four mixes, as many slots offered as there are, 12 seeds) this keeps 89.9 to 91.9 % of the
 //! slots in use where first-fit keeps 85.1 to 87.1 %, and accepts about a third of what first-fit turns away.
 
-use partita_sdk::{NodeCandidates, View};
+use partita_sdk::{Candidate, Kind, NodeCandidates, SCORE_MAX, View};
 
 /// One profile of a model, as far as room goes.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,9 @@ impl Rooms {
         let mut before = 0;
         scores.extend(places.rows().map(|place| {
             let (Some(row), Some((profile, slot))) = (place.gpu(), place.partition()) else { return 0 };
+            if place.uses().len() > 0 {
+                return self.several(view, &place);
+            }
             let gpu = view.gpu(row);
             let room = &self.0[gpu.model() as usize];
             if row != gpu_row {
@@ -63,6 +66,45 @@ impl Rooms {
         }));
     }
 }
+
+impl Rooms {
+    /// Several partitions: the sum over their GPUs.
+    fn several(&self, view: &View<'_>, place: &Candidate<'_>) -> i32 {
+        let mut score = 0;
+        let mut uses = place.uses().peekable();
+        while let Some((row, profile, slot)) = uses.next() {
+            let gpu = view.gpu(row);
+            let mut taken = gpu.used_slots() | slots(view.profile(profile).size(), slot);
+            while let Some((_, profile, slot)) = uses.next_if(|next| next.0 == row) {
+                taken |= slots(view.profile(profile).size(), slot);
+            }
+            let room = &self.0[gpu.model() as usize];
+            let lost = (room.left(gpu.used_slots()) - room.left(taken)) * 10 * USED / room.total.max(1);
+            score += i64::from(gpu.used_slots().count_ones()) * USED - lost;
+        }
+        score.clamp(-i64::from(SCORE_MAX), SCORE_MAX.into()) as i32
+    }
+
+    /// Scores places of any kind for a part of a GPU, or shares under MPS: what takes least of a GPU first, then the place that costs the
+    /// least room, then the fullest GPU.
+    pub(crate) fn score_parts(&self, view: &View<'_>, places: &NodeCandidates<'_>, scores: &mut Vec<i32>) {
+        let first = scores.len();
+        self.score_node(view, places, scores);
+        for (place, score) in places.rows().zip(&mut scores[first..]) {
+            let among = match (place.kind(), place.gpu()) {
+                (Kind::Mig, _) => *score,
+                (_, Some(row)) => -view.gpu(row).free().cast_signed(),
+                _ => 0,
+            };
+            *score = (among / AMONG).clamp(-MILLI_STEP / 2, MILLI_STEP / 2) - place.milli().cast_signed() * MILLI_STEP;
+        }
+    }
+}
+
+/// What one milli-GPU counts: more than places of one size differ by.
+const MILLI_STEP: i32 = 900;
+/// Room and free shares are divided by this among places of one size, so that they stay below a milli-GPU.
+const AMONG: i32 = 64;
 
 /// The mask of `size` slots from `first`.
 fn slots(size: u32, first: u32) -> u32 {
@@ -128,7 +170,7 @@ mod tests {
             ..View::default()
         };
         let zeros = vec![0; slots.len()];
-        let candidates = Candidates { node: &zeros, gpu: &zeros, profile: &zeros, slot: slots };
+        let candidates = Candidates { node: &zeros, gpu: &zeros, profile: &zeros, slot: slots, ..Candidates::default() };
         let mut scores = Vec::new();
         for places in candidates.by_node() {
             Rooms::of(&view).score_node(&view, &places, &mut scores);

@@ -262,7 +262,7 @@ mod tests {
     /// The scores of all places of one node, candidates given by GPU row.
     fn scores(view: &View<'_>, demand: usize, gpu: &[u32]) -> Vec<i32> {
         let (zeros, nones) = (vec![0; gpu.len()], vec![NONE; gpu.len()]);
-        let candidates = Candidates { node: &zeros, gpu, profile: &nones, slot: &nones };
+        let candidates = Candidates { node: &zeros, gpu, profile: &nones, slot: &nones, ..Candidates::default() };
         let question = Question { view: *view, demand, candidates };
         let mut scores = Vec::new();
         Value::of(view).score(&question, &mut scores);

@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn one_place_of_a_node_can_win_and_each_does() {
         use partita_sdk::{Candidates, Question, View};
-        let candidates = Candidates { node: &[0, 0, 0, 1], gpu: &[0, 1, 2, 3], profile: &[u32::MAX; 4], slot: &[u32::MAX; 4] };
+        let candidates =
+            Candidates { node: &[0, 0, 0, 1], gpu: &[0, 1, 2, 3], profile: &[u32::MAX; 4], slot: &[u32::MAX; 4], ..Candidates::default() };
         let mut wins = [0; 3];
         for seed in 0..3000 {
             let mut scores = Vec::new();

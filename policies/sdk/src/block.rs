@@ -71,8 +71,21 @@ impl<'a> Columns<'a> {
                 profiles: next(),
             },
         };
-        let candidates = Candidates { node: next(), gpu: next(), profile: next(), slot: next() };
+        let [node, gpu, profile, slot] = [next(), next(), next(), next()];
         let movable = Movable { demand: next(), node: next(), gpu: next(), slot: next() };
+        let candidates = Candidates {
+            node,
+            gpu,
+            profile,
+            slot,
+            kind: next(),
+            milli: next(),
+            tier: next(),
+            use_start: next(),
+            use_gpu: next(),
+            use_profile: next(),
+            use_slot: next(),
+        };
         Ok(Self { view, candidates, movable })
     }
 }
@@ -98,6 +111,7 @@ mod tests {
         assert_eq!(columns.view.demands.profiles, [33; 10]);
         assert_eq!(columns.candidates.slot, [37; 10]);
         assert_eq!(columns.movable.slot, [41; 10]);
+        assert_eq!((columns.candidates.kind, columns.candidates.use_slot), (&[42; 10][..], &[48; 10][..]));
     }
 
     #[test]

@@ -133,4 +133,19 @@ pub struct Candidates<'a> {
     pub profile: &'a [u32],
     /// First slot of a MIG partition, else [`NONE`].
     pub slot: &'a [u32],
+    /// What kind of place it is: 0 no GPU, 1 whole GPUs or time-sliced shares, 2 MIG partitions, 3 a share under MPS. Read as
+    /// `places.kind`.
+    pub kind: &'a [u32],
+    /// How much of one GPU it takes, milli-GPU; 0 for a place without GPU or on several. Read as `places.milli`.
+    pub milli: &'a [u32],
+    /// What comes before any score: places of a lower tier win. Read as `places.tier`.
+    pub tier: &'a [u32],
+    /// Offsets into the partitions of places that have several, one longer than the rows. Read as `places.use-start`.
+    pub use_start: &'a [u32],
+    /// Row of [`Gpus`] of each such partition. Read as `uses.gpu`.
+    pub use_gpu: &'a [u32],
+    /// Row of [`Profiles`] of each such partition. Read as `uses.profile`.
+    pub use_profile: &'a [u32],
+    /// First slot of each such partition. Read as `uses.slot`.
+    pub use_slot: &'a [u32],
 }

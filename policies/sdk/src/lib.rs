@@ -61,7 +61,7 @@ pub use native::{Adapter, Info, Native};
 pub use partitioner::{LayoutQuestion, Movable, MoveQuestion, Moves, Partitioner, Plan, Question};
 pub use policy::{Issue, NoSettings, Policy, Refusal, configured};
 pub use quota::{Quota, QuotaView, Quotas, Requests, Verdict, VictimQuestion, Victims};
-pub use rows::{Candidate, Demand, Gpu, Node, NodeCandidates, Profile, Shape};
+pub use rows::{Candidate, Demand, Gpu, Kind, Node, NodeCandidates, Profile, Shape};
 pub use score::compress;
 
 /// Exports a [`Partitioner`] as a component of the world `partitioner`. Natively it expands to nothing.

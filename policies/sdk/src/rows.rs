@@ -289,6 +289,47 @@ impl Candidate<'_> {
     }
 }
 
+impl<'c> Candidate<'c> {
+    /// What kind of place it is. A policy that asks must read `places.kind`.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.candidates.kind.get(self.index) {
+            Some(1) => Kind::Shares,
+            Some(2) => Kind::Mig,
+            Some(3) => Kind::Mps,
+            _ => Kind::NoGpu,
+        }
+    }
+
+    /// How much of one GPU it takes, milli-GPU; 0 for a place without GPU or on several. A policy that asks must read `places.milli`.
+    #[must_use]
+    pub fn milli(&self) -> u32 {
+        self.candidates.milli.get(self.index).copied().unwrap_or(0)
+    }
+
+    /// The partitions of a place that has several, as (row of the GPU, row of the profile, first slot), GPU by GPU; nothing for a place
+    /// that has one. A policy that asks must read `uses.*`.
+    #[must_use]
+    pub fn uses(&self) -> impl ExactSizeIterator<Item = (usize, usize, u32)> + use<'c> {
+        let candidates = self.candidates;
+        let range = if candidates.use_start.is_empty() { 0..0 } else { span(candidates.use_start, self.index) };
+        range.map(move |row| (candidates.use_gpu[row] as usize, candidates.use_profile[row] as usize, candidates.use_slot[row]))
+    }
+}
+
+/// What kind of place a candidate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The node, without a GPU.
+    NoGpu,
+    /// Whole GPUs, or time-sliced shares.
+    Shares,
+    /// MIG partitions.
+    Mig,
+    /// A share under MPS.
+    Mps,
+}
+
 /// The candidates of one node.
 #[derive(Clone, Debug)]
 pub struct NodeCandidates<'c> {
@@ -399,8 +440,13 @@ mod tests {
 
     #[test]
     fn candidates_group_by_node() {
-        let candidates =
-            Candidates { node: &[3, 3, 0, 7], gpu: &[9, 8, NONE, 2], profile: &[NONE, NONE, NONE, 4], slot: &[NONE, NONE, NONE, 6] };
+        let candidates = Candidates {
+            node: &[3, 3, 0, 7],
+            gpu: &[9, 8, NONE, 2],
+            profile: &[NONE, NONE, NONE, 4],
+            slot: &[NONE, NONE, NONE, 6],
+            ..Candidates::default()
+        };
         let groups: Vec<_> = candidates.by_node().map(|places| (places.node, places.range.clone())).collect();
         assert_eq!(groups, [(3, 0..2), (0, 2..3), (7, 3..4)]);
         let places =
@@ -408,5 +454,23 @@ mod tests {
         assert_eq!(places, Some(vec![(3, 7, Some((4, 6)))]));
         assert_eq!((candidates.row(0).gpu(), candidates.row(2).gpu(), candidates.row(0).partition()), (Some(9), None, None));
         assert_eq!((candidates.len(), candidates.is_empty()), (4, false));
+        assert_eq!((candidates.row(3).kind(), candidates.row(3).milli(), candidates.row(3).uses().len()), (Kind::NoGpu, 0, 0));
+    }
+
+    #[test]
+    fn a_place_may_have_several_partitions() {
+        let candidates = Candidates {
+            node: &[0, 0],
+            kind: &[2, 3],
+            milli: &[0, 250],
+            use_start: &[0, 2, 2],
+            use_gpu: &[4, 5],
+            use_profile: &[1, 1],
+            use_slot: &[0, 2],
+            ..Candidates::default()
+        };
+        assert_eq!(candidates.row(0).uses().collect::<Vec<_>>(), [(4, 1, 0), (5, 1, 2)]);
+        assert_eq!((candidates.row(0).kind(), candidates.row(1).kind(), candidates.row(1).milli()), (Kind::Mig, Kind::Mps, 250));
+        assert_eq!(candidates.row(1).uses().len(), 0);
     }
 }

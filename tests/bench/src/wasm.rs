@@ -137,7 +137,7 @@ fn attack(host: &Host, label: &str, what: &str, cause: Cause) -> Result<Attack> 
         gpu_start: &[0; 3],
     };
     let view = View { nodes, ..View::default() };
-    let candidates = Candidates { node: &[0, 1], gpu: &[NONE; 2], profile: &[NONE; 2], slot: &[NONE; 2] };
+    let candidates = Candidates { node: &[0, 1], gpu: &[NONE; 2], profile: &[NONE; 2], slot: &[NONE; 2], ..Candidates::default() };
     let started = Instant::now();
     let ending = policy.ready().and_then(|()| policy.score(&view, 0, &candidates, &mut Vec::new()));
     let ms = started.elapsed().as_secs_f64() * 1e3;

@@ -25,6 +25,7 @@ mod moves;
 mod pack;
 mod problem;
 mod table;
+mod take;
 mod victims;
 
 pub use assign::{SEARCH_MAX, TABLE_MAX, WORK_MAX};
@@ -34,6 +35,7 @@ pub use moves::{MOVES_MAX, Move, Moves, TRIES_MAX, moves};
 pub use pack::{Cost, Packed, Placed, pack, possible};
 pub use problem::{Occupancy, Want};
 pub use table::{LayoutError, Layouts, NotALayout, State};
+pub use take::Taken;
 pub use victims::{Eviction, Held, SPANNING_MAX, victims};
 
 use thiserror::Error;

@@ -7,6 +7,7 @@ use super::{
     assign::{Choices, Outcome, SEARCH_MAX, any, cheapest, tabular},
     problem::Problem,
     table::bits,
+    take::destroyed,
 };
 use crate::model::Placement;
 
@@ -230,34 +231,6 @@ fn cost(gpu: &Occupancy<'_>, after: State, mask: u64) -> Cost {
         lost: gpu.layouts.kept(gpu.used).saturating_sub(gpu.layouts.kept(after)),
         late: 0,
     }
-}
-
-/// The fewest warm partitions that have to go so that those in use after a change, `after`, can exist.
-fn destroyed(gpu: &Occupancy<'_>, after: State, mask: u64) -> u64 {
-    let warm = gpu.exists & !gpu.used.mask & !mask;
-    if warm == 0 {
-        return 0;
-    }
-    let overlapping = bits(mask).fold(0, |all, bit| all | gpu.layouts.overlaps[bit]) & warm;
-    let rest = warm & !overlapping;
-    if gpu.layouts.at(after.mask | rest).is_some() {
-        return overlapping;
-    }
-    // A count, the compute slices or the engines are short: try all subsets of the rest, the smallest first.
-    let mut also: Vec<u64> = subsets(rest).collect();
-    also.sort_unstable_by_key(|&gone| (gone.count_ones(), gone));
-    let gone = also.into_iter().find(|gone| gpu.layouts.at(after.mask | (rest & !gone)).is_some());
-    overlapping | gone.unwrap_or(rest)
-}
-
-/// Every subset of a set of bits; a layout has at most twelve.
-fn subsets(mask: u64) -> impl Iterator<Item = u64> {
-    let mut next = Some(mask);
-    std::iter::from_fn(move || {
-        let subset = next?;
-        next = if subset == 0 { None } else { Some((subset - 1) & mask) };
-        Some(subset)
-    })
 }
 
 fn written(problem: &Problem<'_>, served: &[u32], choices: impl Iterator<Item = Choice>, cost: Cost, cheapest: bool) -> Packed {

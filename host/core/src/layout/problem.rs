@@ -26,6 +26,12 @@ impl<'a> Occupancy<'a> {
         Ok(Self { layouts, model, used: state, exists })
     }
 
+    /// A GPU with the partitions `used` in use of all that `exist`; both are layouts of its table.
+    #[must_use]
+    pub fn of(layouts: &'a Layouts, model: u32, used: State, exists: State) -> Self {
+        Self { layouts, model, used, exists: exists.mask | used.mask }
+    }
+
     /// The layout of the partitions in use.
     #[must_use]
     pub fn used(&self) -> State {

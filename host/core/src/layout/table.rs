@@ -149,6 +149,13 @@ impl Layouts {
         if state.mask & bit == 0 { None } else { self.at(state.mask & !bit) }
     }
 
+    /// Whether two placements share a slot.
+    #[must_use]
+    pub fn overlap(&self, one: Placement, other: Placement) -> bool {
+        let slots = |placement| self.bit(placement).map_or(SlotMask::EMPTY, |bit| self.slots[bit]);
+        slots(one).overlaps(slots(other))
+    }
+
     /// Where a partition of row `profile` can be made beside a layout, by first slot.
     pub fn feasible(&self, state: State, profile: u8) -> impl Iterator<Item = Placement> {
         let all = self.of_profile.get(usize::from(profile)).copied().unwrap_or(0);

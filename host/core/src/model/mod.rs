@@ -7,10 +7,10 @@ pub mod ids;
 pub mod node;
 pub mod profile_name;
 
-pub use demand::{Demand, DemandError, GpuAsk, PodSpec};
+pub use demand::{Demand, DemandError, GpuAsk, Isolation, PodSpec, Terms};
 pub use grid::{Engines, Grid, GridError, Placement, Profile, SlotMask};
 pub use ids::{DemandId, ModelId, NodeId, PodId, ProfileId};
-pub use node::{Cut, GpuModel, GpuSpec, NodeError, NodeSpec};
+pub use node::{Cut, Found, GpuModel, GpuSpec, NodeError, NodeSpec, Partitioning};
 pub use profile_name::{NameError, ProfileName, Variant};
 
 /// A whole GPU in the unit of shares.

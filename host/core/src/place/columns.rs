@@ -1,10 +1,10 @@
 //! The question to a policy, in columns. The buffers are kept from question to question; nothing is allocated once they have grown.
 
-use super::Candidate;
+use super::{Candidate, Place, candidates::milli_of};
 use crate::{
-    model::{DemandId, GpuAsk},
+    model::{Cut, DemandId, GpuAsk},
     policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, Shapes, View},
-    state::{Cluster, Entry, Gpu, Layout, Node},
+    state::{Cluster, Entry, Gpu, Layout, Node, Use},
 };
 
 /// Columns of the parts that change only with the mix: models, profiles and the mix itself.
@@ -59,6 +59,13 @@ pub struct Columns {
     gpu: Vec<u32>,
     profile: Vec<u32>,
     slot: Vec<u32>,
+    kind: Vec<u32>,
+    milli: Vec<u32>,
+    tier: Vec<u32>,
+    use_start: Vec<u32>,
+    use_gpu: Vec<u32>,
+    use_profile: Vec<u32>,
+    use_slot: Vec<u32>,
 }
 
 impl Columns {
@@ -81,46 +88,82 @@ impl Columns {
         for column in [cpu_free, cpu_capacity, memory_free, memory_capacity, gpu_pods, like_pods, gpu_start] {
             column.clear();
         }
-        let Self { model, free, used_slots, warm_slots, mig, node, gpu, profile, slot, .. } = self;
-        for column in [model, free, used_slots, warm_slots, mig, node, gpu, profile, slot] {
+        let Self { model, free, used_slots, warm_slots, mig, .. } = self;
+        for column in [model, free, used_slots, warm_slots, mig] {
+            column.clear();
+        }
+        let Self { node, gpu, profile, slot, kind, milli, tier, use_start, use_gpu, use_profile, use_slot, .. } = self;
+        for column in [node, gpu, profile, slot, kind, milli, tier, use_start, use_gpu, use_profile, use_slot] {
             column.clear();
         }
         self.gpu_start.push(0);
+        self.use_start.push(0);
     }
 
     /// Adds a node with its candidates for the demand of `entry`.
     pub fn push_node(&mut self, cluster: &Cluster, entry: &Entry, node: &Node, candidates: &[Candidate]) {
         let row = self.cpu_free.len() as u32;
         let first_gpu = self.model.len() as u32;
-        self.cpu_free.push(node.cpu_free);
+        let (cpu_free, memory_free) = node.spare();
+        self.cpu_free.push(cpu_free);
         self.cpu_capacity.push(node.spec.cpu_milli);
-        self.memory_free.push(node.memory_free);
+        self.memory_free.push(memory_free);
         self.memory_capacity.push(node.spec.memory_mib);
         self.gpu_pods.push(node.gpu_pods());
         self.like_pods.push(node.like_pods(entry.shape.as_ref()));
-        for gpu in &node.gpus {
+        for gpu in &node.room.gpus {
             self.push_gpu(cluster, gpu);
         }
         self.gpu_start.push(self.model.len() as u32);
-        for candidate in candidates {
+        for &candidate in candidates {
             self.node.push(row);
-            self.gpu.push(candidate.gpu().map_or(NONE, |index| first_gpu + u32::from(index)));
-            let (profile, slot) = match *candidate {
-                Candidate::Partition { gpu, placement } => {
-                    let model = node.gpus[usize::from(gpu)].model;
-                    (cluster.models().profile_of(model, placement.profile).0, u32::from(placement.start))
-                }
-                Candidate::Node | Candidate::Shares { .. } => (NONE, NONE),
-            };
-            self.profile.push(profile);
-            self.slot.push(slot);
+            self.push_place(cluster, entry, node, first_gpu, candidate);
         }
+    }
+
+    fn push_place(&mut self, cluster: &Cluster, entry: &Entry, node: &Node, first_gpu: u32, candidate: Candidate) {
+        let uses = |gpu: u8, used: Use| {
+            let row = first_gpu + u32::from(gpu);
+            let Use::Partition(placement) = used else { return (row, NONE, NONE) };
+            let model = node.room.gpus[usize::from(gpu)].model;
+            (row, cluster.models().profile_of(model, placement.profile).0, u32::from(placement.start))
+        };
+        let (cut, (gpu, profile, slot)) = match candidate.place {
+            Place::Node => (None, (NONE, NONE, NONE)),
+            Place::Several { gpu } => (Some(Cut::Shares), (first_gpu + u32::from(gpu), NONE, NONE)),
+            Place::One { gpu, used } => (Some(used.cut()), uses(gpu, used)),
+            Place::Packed => {
+                let grant = candidate.grant(cluster, entry, node);
+                let all: Vec<(u32, u32, u32)> = grant.0.iter().map(|&(gpu, used)| uses(gpu, used)).collect();
+                for &(gpu, profile, slot) in &all {
+                    self.use_gpu.push(gpu);
+                    self.use_profile.push(profile);
+                    self.use_slot.push(slot);
+                }
+                (Some(Cut::Mig), all.first().copied().unwrap_or((NONE, NONE, NONE)))
+            }
+        };
+        self.gpu.push(gpu);
+        self.profile.push(profile);
+        self.slot.push(slot);
+        self.kind.push(match cut {
+            None => 0,
+            Some(Cut::Shares) => 1,
+            Some(Cut::Mig) => 2,
+            Some(Cut::Mps) => 3,
+        });
+        self.milli.push(match candidate.place {
+            Place::One { gpu, used } => milli_of(cluster, node, gpu, used),
+            Place::Node | Place::Several { .. } | Place::Packed => 0,
+        });
+        self.tier.push(candidate.tier.into());
+        self.use_start.push(self.use_gpu.len() as u32);
     }
 
     fn push_gpu(&mut self, cluster: &Cluster, gpu: &Gpu) {
         let (used, warm, mig) = match &gpu.layout {
-            Layout::Shares { .. } => (0, 0, 0),
-            Layout::Mig { used, warm, .. } => (u32::from(used.0), u32::from(warm.0), 1),
+            Layout::Shares { .. } | Layout::Mps(_) => (0, 0, 0),
+            Layout::Mig(mig) => (u32::from(mig.used_slots.0), u32::from(mig.warm_slots.0), 1),
         };
         self.model.push(gpu.model.0);
         self.free.push(gpu.free_milli(cluster.models().slots(gpu.model)));
@@ -182,7 +225,19 @@ impl Columns {
     /// The candidates of the question.
     #[must_use]
     pub fn candidates(&self) -> Candidates<'_> {
-        Candidates { node: &self.node, gpu: &self.gpu, profile: &self.profile, slot: &self.slot }
+        Candidates {
+            node: &self.node,
+            gpu: &self.gpu,
+            profile: &self.profile,
+            slot: &self.slot,
+            kind: &self.kind,
+            milli: &self.milli,
+            tier: &self.tier,
+            use_start: &self.use_start,
+            use_gpu: &self.use_gpu,
+            use_profile: &self.use_profile,
+            use_slot: &self.use_slot,
+        }
     }
 
     fn fix(&mut self, cluster: &Cluster) {
@@ -228,10 +283,11 @@ impl DemandColumns {
     }
 
     fn push(&mut self, entry: &Entry, weight: u32) {
-        let (count, milli) = match entry.demand.gpu {
+        let (count, milli) = match &entry.demand.gpu {
             GpuAsk::None => (0, 0),
-            GpuAsk::Share { count, milli } => (count, milli),
-            GpuAsk::Mig { .. } => (1, 0),
+            GpuAsk::Share { count, milli } => (*count, *milli),
+            GpuAsk::Mig { partitions } => (partitions.iter().map(|(_, count)| count).sum(), 0),
+            GpuAsk::Mps { .. } | GpuAsk::Floor { .. } => (1, 0),
         };
         self.cpu.push(entry.demand.cpu_milli);
         self.memory.push(entry.demand.memory_mib);

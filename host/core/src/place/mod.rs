@@ -7,9 +7,13 @@
 
 mod candidates;
 mod columns;
+pub(crate) mod packing;
 mod ranking;
+mod tier;
 mod tournament;
 
-pub use candidates::{Candidate, enumerate};
+pub(crate) use candidates::mps_share;
+pub use candidates::{Candidate, Place, enumerate, milli_of};
 pub use columns::Columns;
 pub use ranking::{Choice, Rankings};
+pub use tier::{Reuse, Tier};

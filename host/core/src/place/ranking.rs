@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Candidate, Columns, enumerate, tournament::Tournament};
+use super::{Candidate, Columns, Reuse, enumerate, tier::key, tournament::Tournament};
 use crate::{
     check,
     model::{DemandId, NodeId},
@@ -27,8 +27,6 @@ pub struct Choice {
     pub node: NodeId,
     /// What the pod uses of its GPUs.
     pub grant: Grant,
-    /// The policy's score of the place.
-    pub score: i32,
 }
 
 #[derive(Debug, Default)]
@@ -60,9 +58,16 @@ pub struct Rankings {
     /// Rows of all rankings together.
     rows: usize,
     decisions: u64,
+    reuse: Reuse,
 }
 
 impl Rankings {
+    /// No ranking yet.
+    #[must_use]
+    pub fn new(reuse: Reuse) -> Self {
+        Self { reuse, ..Self::default() }
+    }
+
     /// The best place for a pod of `demand` by `policy`'s scores; none if there is no feasible place.
     ///
     /// # Errors
@@ -95,16 +100,15 @@ impl Rankings {
         if asked.is_ok() {
             ranking.seen = Some(cluster.journal().position());
         }
-        let best = ranking.tournament.best().map(|(row, score)| {
-            let node = NodeId::new(row);
+        let best = ranking.tournament.best().map(|(row, _)| {
             let candidate = ranking.best[row].expect("a ranked node has a best candidate");
-            (node, candidate, score)
+            (NodeId::new(row), candidate)
         });
         self.cached.insert(key, ranking);
         asked?;
-        Ok(best.map(|(node, candidate, score)| {
-            let grant = candidate.grant(cluster.demands().get(demand), cluster.node(node).expect("a ranked node exists"));
-            Choice { node, grant, score }
+        Ok(best.map(|(id, candidate)| {
+            let node = cluster.node(id).expect("a ranked node exists");
+            Choice { node: id, grant: candidate.grant(cluster, cluster.demands().get(demand), node) }
         }))
     }
 
@@ -169,8 +173,8 @@ impl Rankings {
         for &id in &changed {
             self.found.clear();
             if let Some(node) = cluster.node(id) {
-                enumerate(cluster, entry, node, &mut self.found);
-                let full = self.offered.len() + self.found.len() > piece || self.columns.gpus() + node.gpus.len() > piece;
+                enumerate(cluster, entry, node, self.reuse, &mut self.found);
+                let full = self.offered.len() + self.found.len() > piece || self.columns.gpus() + node.room.gpus.len() > piece;
                 if full && !self.offered.is_empty() {
                     self.ask(policy, row, seed)?;
                     self.apply(ranking);
@@ -212,9 +216,10 @@ impl Rankings {
         for &(id, count) in &self.offers {
             let rows = from..from + count as usize;
             from = rows.end;
-            let best = rows.rev().max_by_key(|&row| self.scores[row]);
+            let key = |row: usize| key(self.offered[row].tier, self.scores[row]);
+            let best = rows.rev().max_by_key(|&row| key(row));
             ranking.best[id.index()] = best.map(|row| self.offered[row]);
-            ranking.tournament.set(id.index(), best.map(|row| self.scores[row]));
+            ranking.tournament.set(id.index(), best.map(key));
         }
     }
 }

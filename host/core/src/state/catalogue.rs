@@ -1,14 +1,22 @@
 //! GPU models and MIG profiles of the cluster, by number.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::gpu::Gpu;
-use crate::model::{GpuModel, Grid, ModelId, NodeError, ProfileId, node::MODELS_MAX};
+use crate::{
+    layout::{LayoutError, Layouts},
+    model::{
+        GpuModel, Grid, ModelId, NodeError, ProfileId,
+        node::{MODELS_MAX, MPS_RESERVED_MIB},
+    },
+};
 
 /// Models and profiles by number. Only grows: a number, once given, keeps its meaning.
 #[derive(Clone, Debug, Default)]
 pub struct Models {
     known: Vec<GpuModel>,
+    /// The layouts of each model that MIG can cut. Models of one grid share them.
+    layouts: Vec<Option<Arc<Layouts>>>,
     /// GPUs of each model on the nodes present.
     gpus: Vec<u32>,
     /// First profile of each model; its others follow.
@@ -26,16 +34,14 @@ impl Models {
     /// # Errors
     /// If its grid is not one that a GPU can have, or contradicts what was said of the model before.
     pub(crate) fn add(&mut self, model: &GpuModel) -> Result<(), NodeError> {
-        let refuse = |source| NodeError::Grid { model: model.name.clone(), source };
         if let Some(id) = self.id(&model.name) {
             return if self.known[id.index()] == *model { Ok(()) } else { Err(NodeError::Redefined { model: model.name.clone() }) };
-        }
-        if let Some(grid) = &model.grid {
-            grid.validate().map_err(refuse)?;
         }
         if self.known.len() == MODELS_MAX {
             return Err(NodeError::TooManyModels { model: model.name.clone() });
         }
+        let layouts = self.layouts_of(model)?;
+        self.layouts.push(layouts);
         let id = ModelId::new(self.known.len());
         self.ids.insert(model.name.clone(), id);
         self.first_profile.push(self.profiles.len() as u32);
@@ -44,6 +50,18 @@ impl Models {
         self.gpus.push(0);
         self.known.push(model.clone());
         Ok(())
+    }
+
+    fn layouts_of(&self, model: &GpuModel) -> Result<Option<Arc<Layouts>>, NodeError> {
+        let Some(grid) = &model.grid else { return Ok(None) };
+        if let Some(row) = self.known.iter().position(|other| other.grid.as_ref() == Some(grid)) {
+            return Ok(self.layouts[row].clone());
+        }
+        let layouts = Layouts::of(grid).map_err(|error| match error {
+            LayoutError::Grid(source) => NodeError::Grid { model: model.name.clone(), source },
+            LayoutError::TooMany => NodeError::TooManyLayouts { model: model.name.clone() },
+        })?;
+        Ok(Some(Arc::new(layouts)))
     }
 
     /// The number of the model named `name`.
@@ -75,6 +93,18 @@ impl Models {
         self.known[id.index()].grid.as_ref()
     }
 
+    /// The layouts of a model that MIG can cut.
+    #[must_use]
+    pub fn layouts(&self, id: ModelId) -> Option<&Layouts> {
+        self.layouts[id.index()].as_deref()
+    }
+
+    /// Memory that a GPU of the model can promise to clients under MPS, MiB; none where its memory is not known.
+    #[must_use]
+    pub fn mps_mib(&self, id: ModelId) -> Option<u32> {
+        self.known[id.index()].memory_mib.checked_sub(MPS_RESERVED_MIB).filter(|&mib| mib > 0)
+    }
+
     /// Slots of the model's grid; 0 without MIG.
     #[must_use]
     pub fn slots(&self, id: ModelId) -> u32 {
@@ -87,13 +117,15 @@ impl Models {
         ProfileId(self.first_profile[model.index()] + u32::from(row))
     }
 
-    /// Profiles named `name` on the models `accepted` (all, if empty), sorted.
-    pub(crate) fn profiles_named(&self, name: &str, accepted: &[ModelId]) -> Vec<ProfileId> {
-        let all = (0..self.known.len()).map(ModelId::new);
-        let models = all.filter(|model| accepted.is_empty() || accepted.contains(model));
+    /// The row of the profile named `name` on each of the models `accepted` (all, if empty) that has it, sorted by model.
+    pub(crate) fn rows_named(&self, name: &str, accepted: &[ModelId]) -> Vec<(ModelId, u8)> {
         // Names are as people and drivers write them; each grid knows its own.
-        let found = models.filter_map(|model| Some(self.profile_of(model, self.grid(model)?.resolve(name).ok()?)));
-        found.collect()
+        self.accepted(accepted).filter_map(|model| Some((model, self.grid(model)?.resolve(name).ok()?))).collect()
+    }
+
+    /// The models `accepted`, or all if that is empty.
+    pub(crate) fn accepted<'a>(&'a self, accepted: &'a [ModelId]) -> impl Iterator<Item = ModelId> + 'a {
+        (0..self.known.len()).map(ModelId::new).filter(|model| accepted.is_empty() || accepted.contains(model))
     }
 
     /// Nodes of each shape: model, GPUs of it on the node, cpu of the node in milli-cores.

@@ -3,7 +3,24 @@
 use std::collections::BTreeMap;
 
 use super::{catalogue::Models, node::Shape};
-use crate::model::{Demand, DemandId, GpuAsk, ModelId, ProfileId};
+use crate::model::{Demand, DemandId, GpuAsk, Isolation, MILLI, ModelId, Profile, ProfileId};
+
+/// Partitions of one kind that a demand asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The profile's row on each model that has it and is accepted, sorted by model.
+    pub rows: Vec<(ModelId, u8)>,
+    /// How many.
+    pub count: u32,
+}
+
+impl Wanted {
+    /// The profile's row on a GPU of `model`.
+    #[must_use]
+    pub fn row(&self, model: ModelId) -> Option<u8> {
+        self.rows.binary_search_by_key(&model, |row| row.0).ok().map(|row| self.rows[row].1)
+    }
+}
 
 /// A demand with everything that can be looked up once.
 #[derive(Clone, Debug)]
@@ -16,7 +33,9 @@ pub struct Entry {
     pub models: Vec<ModelId>,
     /// Whether it names models and the cluster has none of them.
     pub no_model: bool,
-    /// Profiles of accepted models that serve it, sorted.
+    /// Kinds of MIG partition that it asks for by name.
+    pub wants: Vec<Wanted>,
+    /// Profiles of accepted models that serve it, sorted: those asked for by name, or those large enough.
     pub profiles: Vec<ProfileId>,
 }
 
@@ -24,12 +43,22 @@ impl Entry {
     pub(crate) fn new(demand: Demand, models: &Models) -> Self {
         let mut accepted: Vec<ModelId> = demand.models.iter().filter_map(|name| models.id(name)).collect();
         accepted.sort_unstable();
-        let profiles = match &demand.gpu {
-            GpuAsk::Mig { profile } => models.profiles_named(profile, &accepted),
-            GpuAsk::None | GpuAsk::Share { .. } => Vec::new(),
-        };
         let no_model = accepted.is_empty() && !demand.models.is_empty();
-        Self { shape: Shape::of(&demand), models: accepted, no_model, profiles, demand }
+        let mut entry = Self { shape: Shape::of(&demand), models: accepted, no_model, wants: Vec::new(), profiles: Vec::new(), demand };
+        if no_model {
+            return entry;
+        }
+        if let GpuAsk::Mig { partitions } = &entry.demand.gpu {
+            let wanted = |(name, count): &(String, u32)| Wanted { rows: models.rows_named(name, &entry.models), count: *count };
+            entry.wants = partitions.iter().map(wanted).collect();
+        }
+        entry.profiles = match entry.demand.gpu {
+            GpuAsk::Floor { memory_mib, compute, .. } => large_enough(models, &entry.models, memory_mib, compute),
+            _ => entry.wants.iter().flat_map(|want| &want.rows).map(|&(model, row)| models.profile_of(model, row)).collect(),
+        };
+        entry.profiles.sort_unstable();
+        entry.profiles.dedup();
+        entry
     }
 
     /// Whether a GPU of `model` will do.
@@ -37,6 +66,38 @@ impl Entry {
     pub fn accepts(&self, model: ModelId) -> bool {
         !self.no_model && (self.models.is_empty() || self.models.binary_search(&model).is_ok())
     }
+
+    /// The one partition that the demand asks for, if it asks for one.
+    #[must_use]
+    pub fn single(&self) -> Option<&Wanted> {
+        if let [want] = self.wants.as_slice() { (want.count == 1).then_some(want) } else { None }
+    }
+
+    /// The time-sliced share of a GPU of `model` that serves a demand for a part of a GPU: the larger of its parts of memory and
+    /// compute, milli-GPU. None if no share of the model does, or its memory is not known.
+    #[must_use]
+    pub fn share_of(&self, models: &Models, model: ModelId) -> Option<u32> {
+        let GpuAsk::Floor { memory_mib, compute, isolation: Isolation::Shared } = self.demand.gpu else { return None };
+        let all = u64::from(models.get(model).memory_mib);
+        if all == 0 {
+            return None;
+        }
+        let memory = (u64::from(memory_mib) * u64::from(MILLI)).div_ceil(all);
+        let milli = memory.max(u64::from(compute) * u64::from(MILLI) / 100);
+        (milli <= u64::from(MILLI)).then_some(milli as u32)
+    }
+}
+
+/// Profiles with at least this memory, MiB, and this part of the GPU's compute, percent.
+fn large_enough(models: &Models, accepted: &[ModelId], memory_mib: u32, compute: u32) -> Vec<ProfileId> {
+    let of_model = |model: ModelId| {
+        let grid = models.grid(model)?;
+        let enough =
+            |profile: &Profile| profile.memory_mib >= memory_mib && u32::from(profile.compute) * 100 >= compute * u32::from(grid.compute);
+        let rows = (0u8..).zip(&grid.profiles).filter(move |(_, profile)| enough(profile));
+        Some(rows.map(move |(row, _)| models.profile_of(model, row)).collect::<Vec<_>>())
+    };
+    models.accepted(accepted).filter_map(of_model).flatten().collect()
 }
 
 /// All demands seen, by number.

@@ -3,88 +3,31 @@
 //! [`Cluster::apply`] is total: an event that contradicts what is known is refused with a reason and changes nothing. Every change of a
 //! node is written to the [`Journal`], from which each ranking learns what to ask a policy again.
 
+mod books;
 mod catalogue;
+mod claims;
 mod demands;
+mod event;
 mod gpu;
 mod journal;
+mod mps;
 mod node;
+mod room;
 
-use thiserror::Error;
+use std::collections::BTreeMap;
 
 pub use catalogue::Models;
-pub use demands::{Demands, Entry};
-pub use gpu::{Gpu, Layout, Partition};
+pub use claims::{Claim, Why};
+pub use demands::{Demands, Entry, Wanted};
+pub use event::{Event, Refused};
+pub use gpu::{Gpu, GpuFault, Holder, Layout, Mig, Partition};
 pub use journal::Journal;
-pub use node::{Grant, Node, Shape, Use};
+pub use mps::{Made, Slice, Slices};
+pub use node::{Node, Shape};
+pub(crate) use room::recut;
+pub use room::{Change, Grant, Room, Use};
 
-use crate::model::{Cut, Demand, DemandError, DemandId, GpuModel, NodeError, NodeId, NodeSpec, Placement, PodId, PodSpec, node::GPUS_MAX};
-
-/// What the outside tells the core. Ids are given by the sender: dense, and reused only after the thing is gone.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A GPU model, before the first node that has it.
-    ModelSeen(GpuModel),
-    /// A node that may be used; the order of ids is the order that breaks ties.
-    NodeAdded(NodeId, NodeSpec),
-    /// A node went away. Its pods are told of one by one.
-    NodeRemoved(NodeId),
-    /// A pod that waits to be placed.
-    PodAdded(PodId, PodSpec),
-    /// A pod ended or was deleted, placed or not.
-    PodRemoved(PodId),
-    /// What to expect: demands with their weights. Replaces the mix told before.
-    MixChanged(Vec<(Demand, u32)>),
-}
-
-/// An event that was refused. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refused {
-    /// A node that cannot be taken in.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// A node with an id that another has.
-    #[error("node {name} was announced as number {id}, which {other} has", id = id.0)]
-    NodeTwice {
-        /// The new node.
-        name: String,
-        /// Its id.
-        id: NodeId,
-        /// Who has the id.
-        other: String,
-    },
-    /// An id that leaves a gap.
-    #[error("number {id} was given although only {rows} numbers are taken; ids are dense")]
-    Sparse {
-        /// The id.
-        id: u32,
-        /// Numbers taken.
-        rows: usize,
-    },
-    /// A node that nobody announced.
-    #[error("node number {} went away without ever having come", .0.0)]
-    NoNode(NodeId),
-    /// A pod with an id that another has.
-    #[error("pod {namespace}/{name} was announced as number {id}, which is taken", id = id.0)]
-    PodTwice {
-        /// Namespace of the new pod.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Its id.
-        id: PodId,
-    },
-    /// A demand that makes no sense.
-    #[error("{whose} asks for what no node could give")]
-    Demand {
-        /// Whose demand it is.
-        whose: String,
-        /// What is wrong.
-        source: DemandError,
-    },
-    /// A pod that nobody announced.
-    #[error("pod number {} went away without ever having come", .0.0)]
-    NoPod(PodId),
-}
+use crate::model::{DemandId, NodeError, NodeId, NodeSpec, PodId, PodSpec, node::GPUS_MAX};
 
 /// A pod: what it asks, and where it runs.
 #[derive(Clone, Debug)]
@@ -93,8 +36,12 @@ pub struct Pod {
     pub spec: PodSpec,
     /// Its demand.
     pub demand: DemandId,
+    /// Since when it waits for a place, or for the next time that one is kept for it, milliseconds.
+    pub waits_since_ms: u64,
     /// Where it runs; none while it waits.
     pub placed: Option<Placed>,
+    /// The place that it leaves, while it moves.
+    pub leaving: Option<Placed>,
 }
 
 /// Where a pod runs.
@@ -104,6 +51,10 @@ pub struct Placed {
     pub node: NodeId,
     /// What it uses of the node's GPUs.
     pub grant: Grant,
+    /// Since when, milliseconds.
+    pub since_ms: u64,
+    /// Whether it was told to stop.
+    pub stopping: bool,
     /// Which node of that number: a node that comes back after it went away does not run the pods it ran before.
     incarnation: u64,
 }
@@ -111,6 +62,7 @@ pub struct Placed {
 /// Nodes, pods and what they use.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
+    now_ms: u64,
     nodes: Vec<Option<Node>>,
     pods: Vec<Option<Pod>>,
     models: Models,
@@ -119,6 +71,19 @@ pub struct Cluster {
     mix_version: u64,
     journal: Journal,
     incarnations: u64,
+    claims: BTreeMap<PodId, Claim>,
+    /// How many pods of each disruption budget may be stopped.
+    budgets: BTreeMap<String, u32>,
+    /// Who has a GPU of a UUID.
+    uuids: BTreeMap<String, NodeId>,
+    /// Running pods that were not told to stop, by priority.
+    running: BTreeMap<i32, u32>,
+    /// Those of them that were promised to run for some time.
+    promises: usize,
+    /// Grows whenever a disruption budget changes.
+    rules: u64,
+    /// Claims that ended without their pod getting the place.
+    given_up: u64,
 }
 
 fn dense(id: u32, rows: usize) -> Result<(), Refused> {
@@ -132,6 +97,7 @@ impl Cluster {
     /// [`Refused`] when the event contradicts what is known; then nothing changed.
     pub fn apply(&mut self, event: Event) -> Result<Option<PodId>, Refused> {
         match event {
+            Event::Time(now_ms) => self.now_ms = self.now_ms.max(now_ms),
             Event::ModelSeen(model) => {
                 self.models.add(&model)?;
                 self.demands.resolve(&self.models);
@@ -145,7 +111,16 @@ impl Cluster {
                 self.add_pod(id, spec)?;
                 return Ok(Some(id));
             }
+            Event::PodRuns(id, spec, node, grant) => self.add_running(id, spec, node, grant)?,
             Event::PodRemoved(id) => self.remove_pod(id)?,
+            Event::PodLeft(id) => self.vacated(id)?,
+            Event::Budget(name, allowed) => {
+                self.rules += 1;
+                match allowed {
+                    Some(allowed) => drop(self.budgets.insert(name, allowed)),
+                    None => drop(self.budgets.remove(&name)),
+                }
+            }
             Event::MixChanged(mix) => {
                 let whole = |source| Refused::Demand { whose: "the mix".into(), source };
                 let mix = mix.into_iter().map(|(demand, weight)| Ok((demand.validated().map_err(whole)?, weight)));
@@ -155,6 +130,12 @@ impl Cluster {
             }
         }
         Ok(None)
+    }
+
+    /// The last time told, milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// The node numbered `id`, if there is one.
@@ -212,6 +193,32 @@ impl Cluster {
         &self.journal
     }
 
+    /// How many pods of a disruption budget may be stopped now; none if nobody told of it, which limits nothing.
+    #[must_use]
+    pub fn budget(&self, name: &str) -> Option<u32> {
+        self.budgets.get(name).copied()
+    }
+
+    /// A number that grows whenever a disruption budget changes.
+    #[must_use]
+    pub(crate) fn rules(&self) -> u64 {
+        self.rules
+    }
+
+    /// Whether any running pod was promised to run for some time.
+    #[must_use]
+    pub(crate) fn has_promises(&self) -> bool {
+        self.promises > 0
+    }
+
+    /// The lowest priority of a pod that runs or has a claim.
+    #[must_use]
+    pub(crate) fn lowest_priority(&self) -> Option<i32> {
+        let running = self.running.first_key_value().map(|(&priority, _)| priority);
+        let claims = self.claims.keys().filter_map(|&pod| Some(self.pod(pod)?.spec.priority));
+        claims.chain(running).min()
+    }
+
     fn add_node(&mut self, id: NodeId, spec: NodeSpec) -> Result<(), Refused> {
         if let Some(other) = self.node(id) {
             return Err(Refused::NodeTwice { name: spec.name, id, other: other.spec.name.clone() });
@@ -224,105 +231,45 @@ impl Cluster {
         for gpu in &spec.gpus {
             let unknown = || NodeError::UnknownModel { node: spec.name.clone(), model: gpu.model.clone() };
             let model = self.models.id(&gpu.model).ok_or_else(unknown)?;
-            if gpu.cut == Cut::Mig && self.models.grid(model).is_none() {
-                return Err(NodeError::NoMig { node: spec.name.clone(), model: gpu.model.clone() }.into());
-            }
-            gpus.push(Gpu::idle(model, gpu.cut));
+            let no_cut = || NodeError::NoCut { node: spec.name.clone(), model: gpu.model.clone(), cut: gpu.cut };
+            gpus.push(Gpu::found(&self.models, model, gpu).ok_or_else(no_cut)?);
         }
+        self.note_uuids(id, &spec, &mut gpus);
         self.models.count(&gpus, spec.cpu_milli, 1);
         if self.nodes.len() == id.index() {
             self.nodes.push(None);
         }
         self.incarnations += 1;
-        let incarnation = self.incarnations;
-        let node = Node { incarnation, cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, gpus, by_shape: Vec::new(), spec };
-        self.nodes[id.index()] = Some(node);
+        let room = Room { cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, gpus };
+        self.nodes[id.index()] = Some(Node::new(spec, room, self.incarnations));
         // Policies see how many GPUs there are of each model.
         self.mix_version += 1;
         self.journal.changed(id);
         Ok(())
     }
 
+    /// Sets GPUs aside whose UUID another GPU has.
+    fn note_uuids(&mut self, id: NodeId, spec: &NodeSpec, gpus: &mut [Gpu]) {
+        for (gpu, known) in spec.gpus.iter().zip(gpus).filter(|(gpu, _)| !gpu.uuid.is_empty()) {
+            match self.uuids.get(&gpu.uuid) {
+                Some(&other) => {
+                    let name = if other == id { &spec.name } else { self.node(other).map_or(&spec.name, |node| &node.spec.name) };
+                    known.fault = Some(GpuFault::Uuid(name.clone()));
+                }
+                None => drop(self.uuids.insert(gpu.uuid.clone(), id)),
+            }
+        }
+    }
+
     fn remove_node(&mut self, id: NodeId) -> Result<(), Refused> {
         let node = self.nodes.get_mut(id.index()).and_then(Option::take).ok_or(Refused::NoNode(id))?;
-        self.models.count(&node.gpus, node.spec.cpu_milli, -1);
+        self.models.count(&node.room.gpus, node.spec.cpu_milli, -1);
+        self.uuids.retain(|_, owner| *owner != id);
+        for pod in node.claims {
+            self.claims.remove(&pod);
+        }
         self.mix_version += 1;
         self.journal.changed(id);
         Ok(())
-    }
-
-    fn add_pod(&mut self, id: PodId, spec: PodSpec) -> Result<(), Refused> {
-        if self.pod(id).is_some() {
-            return Err(Refused::PodTwice { namespace: spec.namespace, name: spec.name, id });
-        }
-        dense(id.0, self.pods.len())?;
-        let whose = || format!("pod {}/{}", spec.namespace, spec.name);
-        let demand = spec.demand.clone().validated().map_err(|source| Refused::Demand { whose: whose(), source })?;
-        if self.pods.len() == id.index() {
-            self.pods.push(None);
-        }
-        let demand = self.demands.intern(&demand, &self.models);
-        self.pods[id.index()] = Some(Pod { spec, demand, placed: None });
-        Ok(())
-    }
-
-    fn remove_pod(&mut self, id: PodId) -> Result<(), Refused> {
-        let pod = self.pods.get_mut(id.index()).and_then(Option::take).ok_or(Refused::NoPod(id))?;
-        let Some(Placed { node: node_id, grant, incarnation }) = pod.placed else { return Ok(()) };
-        // The node may have gone before its pods.
-        let node = self.nodes.get_mut(node_id.index()).and_then(Option::as_mut);
-        let Some(node) = node.filter(|node| node.incarnation == incarnation) else { return Ok(()) };
-        let entry = self.demands.get(pod.demand);
-        node.cpu_free += entry.demand.cpu_milli;
-        node.memory_free += entry.demand.memory_mib;
-        node.count(entry.shape.as_ref(), -1);
-        for &(index, used) in &grant.0 {
-            let gpu = &mut node.gpus[usize::from(index)];
-            match (used, self.models.grid(gpu.model)) {
-                (Use::Share(milli), _) => {
-                    if let Layout::Shares { free } = &mut gpu.layout {
-                        *free += milli;
-                    }
-                }
-                (Use::Partition(placement), Some(grid)) => {
-                    gpu.release(grid, placement, id);
-                }
-                (Use::Partition(_), None) => {}
-            }
-        }
-        self.journal.changed(node_id);
-        Ok(())
-    }
-
-    /// Puts a waiting pod on a node, as `place` chose. Returns the warm partitions that had to go, with their GPU.
-    ///
-    /// # Panics
-    /// If the pod does not wait or the grant does not fit: `place` proved both for this very state.
-    pub(crate) fn assume(&mut self, id: PodId, node_id: NodeId, grant: Grant) -> Vec<(u8, Placement)> {
-        let pod = self.pods[id.index()].as_mut().expect("a pod that is placed exists");
-        assert!(pod.placed.is_none(), "a pod is placed once");
-        let node = self.nodes[node_id.index()].as_mut().expect("a node that is chosen exists");
-        let entry = self.demands.get(pod.demand);
-        node.cpu_free = node.cpu_free.checked_sub(entry.demand.cpu_milli).expect("cpu was proved to suffice");
-        node.memory_free = node.memory_free.checked_sub(entry.demand.memory_mib).expect("memory was proved to suffice");
-        node.count(entry.shape.as_ref(), 1);
-        let mut destroyed = Vec::new();
-        for &(index, used) in &grant.0 {
-            let gpu = &mut node.gpus[usize::from(index)];
-            match used {
-                Use::Share(milli) => {
-                    let Layout::Shares { free } = &mut gpu.layout else { panic!("shares were granted on a GPU cut by shares") };
-                    *free = free.checked_sub(milli).expect("the share was proved to be free");
-                }
-                Use::Partition(placement) => {
-                    let grid = self.models.grid(gpu.model).expect("a partition was granted on a GPU with a grid");
-                    assert!(gpu.admits(grid, placement), "the slots were proved to be free");
-                    destroyed.extend(gpu.occupy(grid, placement, id).into_iter().map(|gone| (index, gone)));
-                }
-            }
-        }
-        pod.placed = Some(Placed { node: node_id, grant, incarnation: node.incarnation });
-        self.journal.changed(node_id);
-        destroyed
     }
 }

@@ -1,19 +1,22 @@
 //! One node and what is taken of it.
 
-use super::gpu::Gpu;
-use crate::model::{Demand, GpuAsk, MILLI, NodeSpec, Placement, ProfileName};
+use super::room::Room;
+use crate::model::{Demand, GpuAsk, MILLI, NodeSpec, PodId, ProfileName};
 
 /// A node that the scheduler may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// What it has.
     pub spec: NodeSpec,
-    /// Free cpu, milli-cores.
-    pub cpu_free: u32,
-    /// Free memory, MiB.
-    pub memory_free: u32,
-    /// Its GPUs, in the order of `spec.gpus`.
-    pub gpus: Vec<Gpu>,
+    /// What it has left now.
+    pub room: Room,
+    /// What it will have left: once those have left who were told to and those have come for whom room was made, and then once those have
+    /// ended, too, for whom others wait to whom a place is kept. Empty if nobody has a claim on it.
+    pub later: Vec<Room>,
+    /// Pods that use it, sorted: those that run or start there, and those that are leaving.
+    pub pods: Vec<PodId>,
+    /// Pods that have a claim on it, in the order in which they got it.
+    pub claims: Vec<PodId>,
     /// Pods on it that use GPUs, counted by the way they do, sorted.
     pub(crate) by_shape: Vec<(Shape, u32)>,
     /// Tells this node from an earlier one of the same number.
@@ -27,27 +30,36 @@ pub enum Shape {
     Share(u32),
     /// This many whole GPUs.
     Whole(u32),
-    /// One partition of a MIG profile, by name.
-    Mig(String),
+    /// MIG partitions, by name and count.
+    Mig(Vec<(String, u32)>),
+    /// A share under MPS.
+    Mps,
+    /// A part of a GPU, however it is cut.
+    Floor,
 }
 
 impl Shape {
     /// The shape of a demand; none if it asks for no GPU.
     #[must_use]
     pub fn of(demand: &Demand) -> Option<Self> {
+        // One profile, however its name is written.
+        let plain = |name: &String| ProfileName::parse(name).map_or_else(|_| name.clone(), |name| name.to_string());
         match &demand.gpu {
             GpuAsk::None => None,
             GpuAsk::Share { count, milli: MILLI } => Some(Self::Whole(*count)),
             GpuAsk::Share { count, .. } => Some(Self::Share(*count)),
-            // One profile, however its name is written.
-            GpuAsk::Mig { profile } => {
-                Some(Self::Mig(ProfileName::parse(profile).map_or_else(|_| profile.clone(), |name| name.to_string())))
-            }
+            GpuAsk::Mig { partitions } => Some(Self::Mig(partitions.iter().map(|(name, count)| (plain(name), *count)).collect())),
+            GpuAsk::Mps { .. } => Some(Self::Mps),
+            GpuAsk::Floor { .. } => Some(Self::Floor),
         }
     }
 }
 
 impl Node {
+    pub(super) fn new(spec: NodeSpec, room: Room, incarnation: u64) -> Self {
+        Self { spec, room, later: Vec::new(), pods: Vec::new(), claims: Vec::new(), by_shape: Vec::new(), incarnation }
+    }
+
     /// Pods on the node that use GPUs.
     #[must_use]
     pub fn gpu_pods(&self) -> u32 {
@@ -61,7 +73,28 @@ impl Node {
         row.map_or(0, |row| self.by_shape[row].1)
     }
 
-    pub(crate) fn count(&mut self, shape: Option<&Shape>, change: i32) {
+    /// What may be promised to others: what is left now, or later where that is less in cpu and memory.
+    #[must_use]
+    pub fn spare(&self) -> (u32, u32) {
+        let least = |(cpu, memory): (u32, u32), later: &Room| (cpu.min(later.cpu_free), memory.min(later.memory_free));
+        self.later.iter().fold((self.room.cpu_free, self.room.memory_free), least)
+    }
+
+    pub(crate) fn add_pod(&mut self, pod: PodId, shape: Option<&Shape>) {
+        if let Err(row) = self.pods.binary_search(&pod) {
+            self.pods.insert(row, pod);
+            self.count(shape, 1);
+        }
+    }
+
+    pub(crate) fn remove_pod(&mut self, pod: PodId, shape: Option<&Shape>) {
+        if let Ok(row) = self.pods.binary_search(&pod) {
+            self.pods.remove(row);
+            self.count(shape, -1);
+        }
+    }
+
+    fn count(&mut self, shape: Option<&Shape>, change: i32) {
         let Some(shape) = shape else { return };
         match self.by_shape.binary_search_by_key(&shape, |entry| &entry.0) {
             Ok(row) => {
@@ -75,16 +108,3 @@ impl Node {
         }
     }
 }
-
-/// What a pod uses of one GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub enum Use {
-    /// Thousandths of it.
-    Share(u32),
-    /// A MIG partition.
-    Partition(Placement),
-}
-
-/// What a pod uses of the GPUs of its node: GPU index and amount, each GPU at most once.
-#[derive(Clone, Debug, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Grant(pub Vec<(u8, Use)>);

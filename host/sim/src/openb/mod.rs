@@ -8,7 +8,7 @@ mod allocation;
 use std::collections::BTreeMap;
 
 pub use allocation::{Step, allocation, allocation_at, basis_points};
-use partita_core::model::{Cut, Demand, GpuAsk, GpuModel, GpuSpec, MILLI, NodeSpec, PodSpec, catalog, node::GPUS_MAX};
+use partita_core::model::{Cut, Demand, GpuAsk, GpuModel, GpuSpec, MILLI, NodeSpec, PodSpec, Terms, catalog, node::GPUS_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -113,9 +113,9 @@ fn node(row: &Row<'_>) -> Result<NodeSpec, Fault> {
         Vec::new()
     } else {
         let model = row.read(4, |text| amount::name(text).map(str::to_owned))?;
-        vec![GpuSpec { model, cut: Cut::Shares }; count as usize]
+        vec![GpuSpec::new(&model, Cut::Shares); count as usize]
     };
-    Ok(NodeSpec { name, cpu_milli, memory_mib, gpus })
+    Ok(NodeSpec { name, cpu_milli, memory_mib, gpus, ..NodeSpec::default() })
 }
 
 /// Reads a table of pods. Columns after `gpu_milli` may be missing.
@@ -161,7 +161,7 @@ fn pod(row: &Row<'_>) -> Result<PodSpec, Fault> {
     let models = if gpu == GpuAsk::None { Vec::new() } else { row.maybe(5, amount::models)?.unwrap_or_default() };
     let demand = Demand { cpu_milli, memory_mib, gpu, models };
     let demand = demand.validated().map_err(|error| Fault::new(error.to_string(), ""))?;
-    Ok(PodSpec { name, namespace: "openb".into(), priority: 0, demand })
+    Ok(PodSpec { name, namespace: "openb".into(), priority: 0, demand, terms: Terms::default() })
 }
 
 fn arrival(row: &Row<'_>, place: usize, times: Times) -> Result<Arrival, Fault> {

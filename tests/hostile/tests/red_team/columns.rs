@@ -32,12 +32,15 @@ pub(crate) struct Question {
     gpus: [Vec<u32>; 5],
     demands: [Vec<u32>; 9],
     candidates: [Vec<u32>; 4],
+    /// Kind and milli-GPU of each candidate, and two partitions for every MIG place that is not the first.
+    places: [Vec<u32>; 3],
+    uses: [Vec<u32>; 3],
 }
 
 /// On one line, since a failed property prints it.
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, demand, models, shapes, profiles: _, nodes, gpus, demands, candidates } = self;
+        let Self { seed, demand, models, shapes, profiles: _, nodes, gpus, demands, candidates, .. } = self;
         write!(f, "seed {seed} demand {demand} models {models:?} shapes {shapes:?} nodes {nodes:?} gpus {gpus:?} ")?;
         write!(f, "demands {demands:?} candidates {candidates:?}")
     }
@@ -217,6 +220,7 @@ impl Question {
                 for [gpu, profile, slot] in places(demand, node, first) {
                     if picks.next() == Some(true) {
                         push(&mut self.candidates, [row as u32, gpu, profile, slot]);
+                        self.add_place(gpu, profile, slot);
                     }
                 }
             }
@@ -242,7 +246,23 @@ impl Question {
 
     pub(crate) fn candidates(&self) -> Candidates<'_> {
         let [node, gpu, profile, slot] = &self.candidates;
-        Candidates { node, gpu, profile, slot }
+        let ([kind, milli, use_start], [use_gpu, use_profile, use_slot]) = (&self.places, &self.uses);
+        Candidates { node, gpu, profile, slot, kind, milli, tier: &[], use_start, use_gpu, use_profile, use_slot }
+    }
+
+    /// What kind of place the last candidate is; every other MIG place has its partition and one more.
+    fn add_place(&mut self, gpu: u32, profile: u32, slot: u32) {
+        let [kind, milli, use_start] = &mut self.places;
+        if use_start.is_empty() {
+            use_start.push(0);
+        }
+        kind.push(if profile != NONE { 2 } else { u32::from(gpu != NONE) * (1 + 2 * (slot & 1)) });
+        milli.push(if gpu == NONE { 0 } else { gpu * 37 % 1001 });
+        if profile != NONE && kind.len() % 2 == 0 {
+            push(&mut self.uses, [gpu, profile, slot]);
+            push(&mut self.uses, [gpu, profile, 0]);
+        }
+        use_start.push(self.uses[0].len() as u32);
     }
 }
 

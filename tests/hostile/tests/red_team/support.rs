@@ -68,7 +68,7 @@ pub(crate) fn piece(policy: &mut dyn Partitioner, seed: u32) -> Result<Vec<i32>,
         },
         ..View::default()
     };
-    let candidates = Candidates { node: &[0, 1], gpu: &[0, 1], profile: &[NONE; 2], slot: &[NONE; 2] };
+    let candidates = Candidates { node: &[0, 1], gpu: &[0, 1], profile: &[NONE; 2], slot: &[NONE; 2], ..Candidates::default() };
     let mut scores = vec![1, 2, 3];
     policy.score(&view, 0, &candidates, &mut scores).map(|()| scores)
 }

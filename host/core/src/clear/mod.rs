@@ -1,0 +1,211 @@
+//! Who has to go so that a pod fits: the fewest pods, the cheapest of those, for just the slots that it needs.
+//!
+//! [`best`] looks at all nodes, [`all_ways`] at every place of one. Who may go and what it costs is the caller's: pods of lower priority where they are
+//! evicted, pods that may be restarted where they are moved, everybody where a place is kept until they end by themselves.
+//!
+//! For one GPU the answer is exact: every placement, or every set of users of the GPU, is looked at. A demand for several partitions is
+//! split over the GPUs by [`crate::layout::victims()`]. A demand for several whole GPUs takes those with the fewest users first, which is
+//! exact unless pods use several GPUs each. Where cpu or memory is short beside, more pods go, the most helpful first, and those found
+//! needless in the end stay.
+
+mod gpus;
+mod set;
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use crate::{
+    model::{NodeId, PodId},
+    state::{Cluster, Entry, Grant, Node, Room, Use, Why},
+};
+use set::Set;
+
+/// What it costs that a pod goes; none if it may not.
+pub(crate) type Price<'p> = &'p dyn Fn(PodId) -> Option<u64>;
+/// What a node will have left for the pod; none where that cannot be told.
+pub(crate) type Base<'p, 'c> = &'p dyn Fn(NodeId) -> Option<Cow<'c, Room>>;
+
+/// How often a node is looked at again without pods whose disruption budget was overdrawn.
+const BUDGET_TRIES_MAX: usize = 8;
+
+/// Who goes, and what the pod gets then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// Those who go, sorted. Empty if it is enough to wait for those who are leaving already.
+    pub(crate) goes: Vec<PodId>,
+    /// What they cost together.
+    pub(crate) cost: u64,
+    /// What the pod uses then.
+    pub(crate) grant: Grant,
+}
+
+/// A pod on a node that may go.
+struct Leaver<'c> {
+    pod: PodId,
+    cost: u64,
+    grant: &'c Grant,
+    cpu: u32,
+    memory: u32,
+}
+
+/// A node with those who may go.
+struct Scene<'c> {
+    cluster: &'c Cluster,
+    entry: &'c Entry,
+    node: &'c Node,
+    /// What is left once those who are leaving have left.
+    room: &'c Room,
+    leavers: Vec<Leaver<'c>>,
+    /// (GPU, row of the leaver, what they use of it), sorted.
+    on_gpu: Vec<(u8, usize, Use)>,
+}
+
+/// The best way on any node, or on any of those given: the fewest who go, then the cheapest, then the first node.
+pub(crate) fn best<'c>(
+    cluster: &'c Cluster,
+    entry: &Entry,
+    base: Base<'_, 'c>,
+    price: Price<'_>,
+    nodes: Option<Vec<NodeId>>,
+) -> Option<(NodeId, Way)> {
+    let nodes = nodes.map_or_else(
+        || cluster.nodes().map(|(id, _)| id).collect(),
+        |mut some| {
+            some.sort_unstable();
+            some.dedup();
+            some
+        },
+    );
+    let mut best: Option<(NodeId, Way)> = None;
+    for id in nodes {
+        if let Some(way) = way(cluster, entry, id, base, price)
+            && best.as_ref().is_none_or(|(_, best)| (way.goes.len(), way.cost) < (best.goes.len(), best.cost))
+        {
+            best = Some((id, way));
+        }
+    }
+    best
+}
+
+/// The best way on one node that keeps within every disruption budget.
+fn way<'c>(cluster: &'c Cluster, entry: &Entry, id: NodeId, base: Base<'_, 'c>, price: Price<'_>) -> Option<Way> {
+    let mut kept: Vec<PodId> = Vec::new();
+    for _ in 0..BUDGET_TRIES_MAX {
+        let price = |pod: PodId| if kept.contains(&pod) { None } else { price(pod) };
+        let room = base(id)?;
+        let scene = Scene::new(cluster, entry, id, &room, &price)?;
+        let mut ways = scene.ways(false);
+        ways.sort_by_key(|way| (way.goes.len(), way.cost));
+        let way = ways.into_iter().find(|way| scene.proves(way))?;
+        match overdrawn(cluster, &way.goes) {
+            None => return Some(way),
+            Some(pod) => kept.push(pod),
+        }
+    }
+    None
+}
+
+/// Every way on one node that lets at most `most` go, one for each GPU and placement.
+pub(crate) fn all_ways<'c>(cluster: &'c Cluster, entry: &Entry, id: NodeId, base: Base<'_, 'c>, price: Price<'_>, most: usize) -> Vec<Way> {
+    let Some(room) = base(id) else { return Vec::new() };
+    let Some(scene) = Scene::new(cluster, entry, id, &room, price) else { return Vec::new() };
+    let mut ways = scene.ways(true);
+    ways.retain(|way| way.goes.len() <= most && overdrawn(cluster, &way.goes).is_none() && scene.proves(way));
+    ways
+}
+
+/// A pod that must stay because its disruption budget does not allow as many to go; the last of them.
+fn overdrawn(cluster: &Cluster, goes: &[PodId]) -> Option<PodId> {
+    let mut taken: BTreeMap<&str, u32> = BTreeMap::new();
+    for &number in goes {
+        let Some(pod) = cluster.pod(number).filter(|pod| pod.placed.is_some()) else { continue };
+        for name in &pod.spec.terms.budgets {
+            let count = taken.entry(name).or_default();
+            *count += 1;
+            if cluster.budget(name).is_some_and(|allowed| *count > allowed) {
+                return Some(number);
+            }
+        }
+    }
+    None
+}
+
+impl<'c> Scene<'c> {
+    /// None if the node has too little cpu or memory for the pod whoever goes.
+    fn new(cluster: &'c Cluster, entry: &'c Entry, id: NodeId, room: &'c Room, price: Price<'_>) -> Option<Self> {
+        let node = cluster.node(id)?;
+        if entry.demand.cpu_milli > node.spec.cpu_milli || entry.demand.memory_mib > node.spec.memory_mib {
+            return None;
+        }
+        let mut leavers = Vec::new();
+        for &number in node.pods.iter().chain(&node.claims) {
+            let Some(pod) = cluster.pod(number) else { continue };
+            let demand = &cluster.demands().get(pod.demand).demand;
+            // A place that is merely kept is still somebody's: taking the claim away frees nothing.
+            let claimed = cluster.claim_of(number).filter(|claim| claim.node == id && claim.why == Why::RoomMade);
+            let placed = pod.placed.as_ref().filter(|place| place.node == id && !cluster.leaves(number, id));
+            let Some(grant) = placed.map(|place| &place.grant).or(claimed.map(|claim| &claim.grant)) else { continue };
+            if let Some(cost) = price(number) {
+                leavers.push(Leaver { pod: number, cost, grant, cpu: demand.cpu_milli, memory: demand.memory_mib });
+            }
+        }
+        let uses =
+            |(row, leaver): (usize, &Leaver<'c>)| leaver.grant.0.iter().map(move |&(gpu, used)| (gpu, row, used)).collect::<Vec<_>>();
+        let mut on_gpu: Vec<(u8, usize, Use)> = leavers.iter().enumerate().flat_map(uses).collect();
+        on_gpu.sort_unstable();
+        Some(Self { cluster, entry, node, room, leavers, on_gpu })
+    }
+
+    /// Ways to make room; `each` lists one for each placement, else the best of each GPU is enough.
+    fn ways(&self, each: bool) -> Vec<Way> {
+        self.gpu_ways(each).into_iter().filter_map(|(set, grant)| self.complete(set, grant)).collect()
+    }
+
+    /// Lets more pods go where cpu or memory is short, and those stay that need not go.
+    fn complete(&self, mut goes: Set, grant: Grant) -> Option<Way> {
+        let demand = &self.entry.demand;
+        let short = |goes: &Set| {
+            let freed = |part: fn(&Leaver<'_>) -> u32| goes.rows().map(|row| u64::from(part(&self.leavers[row]))).sum::<u64>();
+            let cpu = u64::from(demand.cpu_milli).saturating_sub(u64::from(self.room.cpu_free) + freed(|one| one.cpu));
+            let memory = u64::from(demand.memory_mib).saturating_sub(u64::from(self.room.memory_free) + freed(|one| one.memory));
+            (cpu, memory)
+        };
+        let needed = goes.clone();
+        let (mut cpu, mut memory) = short(&goes);
+        while cpu > 0 || memory > 0 {
+            // How much of the two shortages a pod covers, in thousandths of each.
+            let part = |has: u32, lacks: u64| (u64::from(has).min(lacks) * 1000).checked_div(lacks).unwrap_or(0);
+            let help = |row: usize| part(self.leavers[row].cpu, cpu) + part(self.leavers[row].memory, memory);
+            let others = (0..self.leavers.len()).filter(|&row| !goes.has(row));
+            let next = others.max_by_key(|&row| (help(row), std::cmp::Reverse(self.leavers[row].cost)))?;
+            if help(next) == 0 {
+                return None;
+            }
+            goes.add(next);
+            (cpu, memory) = short(&goes);
+        }
+        let mut extra: Vec<usize> = goes.rows().filter(|&row| !needed.has(row)).collect();
+        extra.sort_by_key(|&row| std::cmp::Reverse(self.leavers[row].cost));
+        for row in extra {
+            goes.remove(row);
+            if short(&goes) != (0, 0) {
+                goes.add(row);
+            }
+        }
+        let cost = goes.rows().map(|row| self.leavers[row].cost).fold(0, u64::saturating_add);
+        let mut pods: Vec<PodId> = goes.rows().map(|row| self.leavers[row].pod).collect();
+        pods.sort_unstable();
+        Some(Way { goes: pods, cost, grant })
+    }
+
+    /// Whether the pod fits when those went: the last word before anybody is told to go.
+    fn proves(&self, way: &Way) -> bool {
+        let mut room = self.room.clone();
+        for leaver in self.leavers.iter().filter(|leaver| way.goes.binary_search(&leaver.pod).is_ok()) {
+            let demand = self.cluster.pod(leaver.pod).map(|pod| &self.cluster.demands().get(pod.demand).demand);
+            if let Some(demand) = demand {
+                room.give_back(self.cluster.models(), demand, leaver.grant, leaver.pod);
+            }
+        }
+        room.fits(self.cluster.models(), &self.entry.demand, &way.grant)
+    }
+}

@@ -1,0 +1,278 @@
+//! What one node lacks for a demand.
+
+use serde::Serialize;
+
+use crate::{
+    model::{Cut, GpuAsk, Isolation, MILLI},
+    place::{self, Reuse, mps_share},
+    state::{Cluster, Entry, Gpu, Layout, Node},
+};
+
+/// What a node lacks, from the farthest from a fit to the nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shortage {
+    /// It has no GPU of an accepted model, or none that may be cut as asked.
+    Model,
+    /// It has fewer such GPUs than asked, even when idle.
+    Size,
+    /// Its GPUs are taken.
+    Gpu,
+    /// Enough slots are free, but not in one legal place.
+    Shape,
+    /// Memory is short.
+    Memory,
+    /// Cpu is short.
+    Cpu,
+    /// It has room, which is kept for pods that have a claim on it.
+    Held,
+}
+
+impl Shortage {
+    /// The name in reports and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Size => "size",
+            Self::Gpu => "gpu",
+            Self::Shape => "shape",
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Held => "held",
+        }
+    }
+
+    pub(super) fn phrase(self) -> &'static str {
+        match self {
+            Self::Model => "without a GPU of an accepted model and cut",
+            Self::Size => "too small even when idle",
+            Self::Gpu => "with too little GPU left",
+            Self::Shape => "with the slots but not in one place",
+            Self::Memory => "short of memory",
+            Self::Cpu => "short of cpu",
+            Self::Held => "with room that is kept for others",
+        }
+    }
+}
+
+/// Whether the node could take a pod if nothing ran there.
+pub(super) fn could_when_idle(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
+    let demand = &entry.demand;
+    let fits = demand.cpu_milli <= node.spec.cpu_milli && demand.memory_mib <= node.spec.memory_mib;
+    fits && suitable(cluster, entry, node).count() >= wanted(entry)
+        && (entry.wants.is_empty() || entry.single().is_some() || packs_when_idle(cluster, entry, node))
+}
+
+fn packs_when_idle(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
+    let mut idle = node.clone();
+    idle.later.clear();
+    (idle.room.cpu_free, idle.room.memory_free) = (node.spec.cpu_milli, node.spec.memory_mib);
+    for gpu in &mut idle.room.gpus {
+        let fault = gpu.fault.take();
+        if let Some(empty) = Gpu::idle(cluster.models(), gpu.model, gpu.cut()) {
+            *gpu = Gpu { fault, ..empty };
+        }
+    }
+    let mut found = Vec::new();
+    place::enumerate(cluster, entry, &idle, Reuse::First, &mut found);
+    !found.is_empty()
+}
+
+/// The fewest GPUs that the demand takes.
+fn wanted(entry: &Entry) -> usize {
+    match entry.demand.gpu {
+        GpuAsk::None => 0,
+        GpuAsk::Share { count, .. } => count as usize,
+        GpuAsk::Mig { .. } | GpuAsk::Mps { .. } | GpuAsk::Floor { .. } => 1,
+    }
+}
+
+/// Whether a GPU of the node may be cut so.
+fn may(node: &Node, gpu: &Gpu, cut: Cut) -> bool {
+    let partitioning = node.spec.partitioning;
+    if gpu.cut() == cut { partitioning.may_use(cut) } else { partitioning.may_become(cut) }
+}
+
+/// Whether a GPU could serve the demand, or a part of it, if it were idle.
+fn suits(cluster: &Cluster, entry: &Entry, node: &Node, gpu: &Gpu) -> bool {
+    let models = cluster.models();
+    let profile = || entry.profiles.iter().any(|profile| models.profiles()[profile.index()].0 == gpu.model) && may(node, gpu, Cut::Mig);
+    let slice = |memory_mib| may(node, gpu, Cut::Mps) && models.mps_mib(gpu.model).is_some_and(|all| all >= memory_mib);
+    let share = |milli| may(node, gpu, Cut::Shares) && (milli == MILLI || node.spec.partitioning.time_slices());
+    entry.accepts(gpu.model)
+        && match entry.demand.gpu {
+            GpuAsk::None => false,
+            GpuAsk::Share { milli, .. } => share(milli),
+            GpuAsk::Mig { .. } => profile(),
+            GpuAsk::Mps { memory_mib } => slice(memory_mib),
+            GpuAsk::Floor { memory_mib, compute, isolation } => {
+                let mps = models.mps_mib(gpu.model).is_some_and(|all| slice(mps_share(memory_mib, compute, all)));
+                profile()
+                    || (isolation <= Isolation::Memory && mps)
+                    || (models.get(gpu.model).memory_mib >= memory_mib && share(MILLI))
+                    || entry.share_of(models, gpu.model).is_some_and(share)
+            }
+        }
+}
+
+/// GPUs of the node that could serve the demand if they were idle.
+fn suitable<'n>(cluster: &'n Cluster, entry: &'n Entry, node: &'n Node) -> impl Iterator<Item = &'n Gpu> {
+    node.room.gpus.iter().filter(move |gpu| gpu.fault.is_none() && suits(cluster, entry, node, gpu))
+}
+
+/// GPUs of the node that could serve the demand but for a fault.
+pub(super) fn set_aside(cluster: &Cluster, entry: &Entry, node: &Node) -> usize {
+    node.room.gpus.iter().filter(|gpu| gpu.fault.is_some() && suits(cluster, entry, node, gpu)).count()
+}
+
+/// What the node lacks and how much of it: GPUs, milli-GPU, slots, MiB or milli-cores.
+pub(super) fn shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> (Shortage, u64) {
+    let suitable = suitable(cluster, entry, node).count();
+    let wanted = wanted(entry);
+    if wanted > 0 && suitable == 0 {
+        return (Shortage::Model, wanted as u64);
+    }
+    if suitable < wanted {
+        return (Shortage::Size, (wanted - suitable) as u64);
+    }
+    if !node.later.is_empty() && has_room_without_claims(cluster, entry, node) {
+        return (Shortage::Held, 0);
+    }
+    let gpu = match &entry.demand.gpu {
+        GpuAsk::None => None,
+        GpuAsk::Share { count, milli } => share_shortage(entry, node, *count as usize, *milli),
+        GpuAsk::Mig { .. } if entry.single().is_some() => partition_shortage(cluster, entry, node),
+        GpuAsk::Mig { .. } => packing_shortage(cluster, entry, node),
+        GpuAsk::Mps { memory_mib } => slice_shortage(cluster, entry, node, *memory_mib),
+        GpuAsk::Floor { .. } => floor_shortage(cluster, entry, node),
+    };
+    let lack = |asked: u32, free: u32| u64::from(asked.saturating_sub(free));
+    let (cpu_free, memory_free) = node.spare();
+    gpu.unwrap_or_else(|| match lack(entry.demand.memory_mib, memory_free) {
+        0 => (Shortage::Cpu, lack(entry.demand.cpu_milli, cpu_free)),
+        missing => (Shortage::Memory, missing),
+    })
+}
+
+fn has_room_without_claims(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
+    let free = Node { later: Vec::new(), ..node.clone() };
+    let mut found = Vec::new();
+    place::enumerate(cluster, entry, &free, Reuse::First, &mut found);
+    !found.is_empty()
+}
+
+/// Whether the GPUs alone have room: the node's cpu and memory do not count.
+fn gpus_have_room(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
+    let mut roomy = Node { later: Vec::new(), ..node.clone() };
+    (roomy.room.cpu_free, roomy.room.memory_free) = (u32::MAX, u32::MAX);
+    let mut found = Vec::new();
+    place::enumerate(cluster, entry, &roomy, Reuse::First, &mut found);
+    !found.is_empty()
+}
+
+fn share_shortage(entry: &Entry, node: &Node, count: usize, milli: u32) -> Option<(Shortage, u64)> {
+    let mut free: Vec<u32> =
+        node.room.gpus.iter().filter(|gpu| entry.accepts(gpu.model)).map(|gpu| free_for_share(node, gpu).min(milli)).collect();
+    free.sort_unstable_by(|a, b| b.cmp(a));
+    let missing: u64 = free.iter().take(count).map(|free| u64::from(milli - free)).sum();
+    (missing > 0).then_some((Shortage::Gpu, missing))
+}
+
+fn free_for_share(node: &Node, gpu: &Gpu) -> u32 {
+    if gpu.cut() != Cut::Shares && gpu.is_idle() && may(node, gpu, Cut::Shares) { MILLI } else { gpu.share_free() }
+}
+
+fn partition_shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> Option<(Shortage, u64)> {
+    if gpus_have_room(cluster, entry, node) {
+        return None;
+    }
+    let mut least: Option<(Shortage, u64)> = None;
+    for gpu in suitable(cluster, entry, node) {
+        let (Layout::Mig(mig), Some(grid)) = (&gpu.layout, cluster.models().grid(gpu.model)) else { continue };
+        for profile in &entry.profiles {
+            let (model, row) = cluster.models().profiles()[profile.index()];
+            if model != gpu.model {
+                continue;
+            }
+            let free = u32::from(grid.slots) - mig.used_slots.len();
+            let missing = u32::from(grid.profiles[usize::from(row)].size).saturating_sub(free);
+            let this = (if missing == 0 { Shortage::Shape } else { Shortage::Gpu }, u64::from(missing));
+            if least.is_none_or(|best| this.0 > best.0 || (this.0 == best.0 && this.1 < best.1)) {
+                least = Some(this);
+            }
+        }
+    }
+    Some(least.unwrap_or((Shortage::Gpu, 1)))
+}
+
+/// Several partitions: too few slots in all, or slots enough that do not make them.
+fn packing_shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> Option<(Shortage, u64)> {
+    if gpus_have_room(cluster, entry, node) {
+        return None;
+    }
+    if !packs_when_idle(cluster, entry, node)
+        && entry.demand.cpu_milli <= node.spec.cpu_milli
+        && entry.demand.memory_mib <= node.spec.memory_mib
+    {
+        return Some((Shortage::Size, 1));
+    }
+    let models = cluster.models();
+    let size = |row: &(crate::model::ModelId, u8)| models.grid(row.0).map_or(0, |grid| grid.profiles[usize::from(row.1)].size);
+    let wanted: u32 = entry.wants.iter().map(|want| want.count * u32::from(want.rows.iter().map(size).min().unwrap_or(0))).sum();
+    let free = |gpu: &Gpu| match &gpu.layout {
+        Layout::Mig(mig) => models.slots(gpu.model) - mig.used_slots.len(),
+        _ if gpu.is_idle() => models.slots(gpu.model),
+        _ => 0,
+    };
+    let free: u32 = suitable(cluster, entry, node).map(free).sum();
+    Some(match wanted.saturating_sub(free) {
+        0 => (Shortage::Shape, 0),
+        missing => (Shortage::Gpu, missing.into()),
+    })
+}
+
+fn slice_shortage(cluster: &Cluster, entry: &Entry, node: &Node, memory_mib: u32) -> Option<(Shortage, u64)> {
+    if gpus_have_room(cluster, entry, node) {
+        return None;
+    }
+    let free = |gpu: &Gpu| if let Layout::Mps(slices) = &gpu.layout { slices.free_mib() } else { 0 };
+    let most = suitable(cluster, entry, node).map(free).max().unwrap_or(0);
+    Some((Shortage::Gpu, memory_mib.saturating_sub(most).max(1).into()))
+}
+
+fn floor_shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> Option<(Shortage, u64)> {
+    if gpus_have_room(cluster, entry, node) {
+        return None;
+    }
+    let free = |gpu: &Gpu| gpu.free_milli(cluster.models().slots(gpu.model));
+    let most = suitable(cluster, entry, node).map(free).max().unwrap_or(0);
+    Some((Shortage::Gpu, u64::from(MILLI - most.min(MILLI))))
+}
+
+/// What the node would need, for a person.
+pub(super) fn would_help(cluster: &Cluster, entry: &Entry, node: &Node, shortage: Shortage, missing: u64) -> String {
+    let ask = &entry.demand.gpu;
+    match (shortage, ask) {
+        (Shortage::Model, GpuAsk::Mig { .. }) => format!("no GPU there is cut by MIG, or may be, and has profile {ask}"),
+        (Shortage::Model, _) if entry.demand.models.is_empty() => format!("it has no GPU that may serve {ask}"),
+        (Shortage::Model, _) => format!("it has no GPU of {}", entry.demand.models.join(" or ")),
+        (Shortage::Size, GpuAsk::Mig { .. }) => format!("its GPUs cannot hold {ask} even when idle"),
+        (Shortage::Size, _) => format!("it has {missing} GPUs too few"),
+        (Shortage::Gpu, GpuAsk::Mig { .. }) if entry.single().is_none() => format!("{missing} more free slots would make {ask}"),
+        (Shortage::Gpu, GpuAsk::Mig { .. }) => format!("{missing} more free slots on one GPU would make a {ask}"),
+        (Shortage::Gpu, GpuAsk::Mps { .. }) => format!("{missing} MiB more to promise on one GPU would do"),
+        (Shortage::Gpu, GpuAsk::Share { milli: MILLI, .. }) => {
+            format!("whole GPUs with {missing} milli-GPU in use would have to fall idle")
+        }
+        (Shortage::Gpu, GpuAsk::Floor { .. }) => "its GPUs are in use or cut in ways that do not serve this".to_owned(),
+        (Shortage::Gpu, _) => format!("{missing} more milli-GPU free on one GPU would do"),
+        (Shortage::Shape, _) => format!("its partitions leave no legal place for {ask}; moving or ending one would"),
+        (Shortage::Memory, _) => format!("{missing} MiB more free memory would do"),
+        (Shortage::Cpu, _) => format!("{missing} more free milli-cores would do"),
+        (Shortage::Held, _) => match node.claims.first().and_then(|&pod| cluster.pod(pod)) {
+            Some(pod) => format!("its room is kept for pod {}/{}", pod.spec.namespace, pod.spec.name),
+            None => "its room is kept for others".to_owned(),
+        },
+    }
+}

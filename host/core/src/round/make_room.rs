@@ -1,0 +1,171 @@
+//! Room for pods that do not fit: others move, others are evicted, or a place is kept free until they end.
+
+use super::{Action, Config, Plan, Planner, changes_on};
+use crate::{
+    clear::{self, Way},
+    model::{NodeId, PodId},
+    place::milli_of,
+    policy::Partitioner,
+    queue::LaneKey,
+    state::{Claim, Cluster, Grant, Pod, Why},
+};
+
+/// The most pods of one lane for which room is made in one round: each costs a look at every node.
+const PODS_MAX: usize = 64;
+/// The most plans of moves that are tried for one pod: each asks the policy for a place for up to as many pods as move.
+const PLANS_MAX: usize = 256;
+
+/// What is known of a lane for which nobody may be evicted: until something changes it need not be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stuck {
+    /// Position in the journal up to which this is true of the nodes.
+    seen: u64,
+    /// What the rules were.
+    rules: u64,
+}
+
+impl Planner {
+    /// Makes room for the pods of a lane, as far as there are pods that may go for them.
+    pub(super) fn make_room(&mut self, lane: LaneKey, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) {
+        let waiting: Vec<PodId> = self.queue.pods(lane).filter(|&pod| self.cluster.claim_of(pod).is_none()).take(PODS_MAX).collect();
+        for pod in waiting {
+            let made =
+                (self.config.moves > 0 && self.by_moves(pod, policies, plan)) || self.by_eviction(lane, pod, plan) || self.by_waiting(pod);
+            if !made {
+                return;
+            }
+            self.settle(pod, plan);
+        }
+    }
+
+    /// Evicts pods of lower priority, or takes places that are kept or cleared for them.
+    fn by_eviction(&mut self, lane: LaneKey, pod: PodId, plan: &mut Plan) -> bool {
+        let Some(priority) = self.cluster.pod(pod).map(|pod| pod.spec.priority) else { return false };
+        if self.cluster.lowest_priority().is_none_or(|lowest| lowest >= priority) {
+            return false;
+        }
+        let Some((node, way)) = self.way_to_evict(lane, pod) else { return false };
+        for &victim in &way.goes {
+            // Who only has a claim loses it, and nobody has to stop.
+            if !self.cluster.drop_claim(victim) {
+                self.cluster.stop(victim);
+                plan.actions.push(Action::Evict { pod: victim, node, by: pod });
+            }
+        }
+        self.cluster.overrule(node, priority);
+        self.claim(pod, node, way.grant, &[], None, Why::RoomMade)
+    }
+
+    /// The best way to evict pods on the nodes that changed since the lane was found to have none.
+    fn way_to_evict(&mut self, lane: LaneKey, pod: PodId) -> Option<(NodeId, Way)> {
+        let known = self.cluster.pod(pod)?;
+        let (cluster, priority) = (&self.cluster, known.spec.priority);
+        let entry = cluster.demands().get(known.demand);
+        // Promised runtimes end without an event, so as long as somebody has one every node is looked at.
+        let now = Stuck { seen: cluster.journal().position(), rules: cluster.rules() };
+        let stuck = self.stuck.get(&lane).filter(|stuck| stuck.rules == now.rules && !cluster.has_promises());
+        let changed = stuck.and_then(|stuck| cluster.journal().since(stuck.seen)).map(<[NodeId]>::to_vec);
+        let evicts = self.config.preempt && !known.spec.terms.never_preempts;
+        let price = |victim: PodId| eviction_price(cluster, victim, priority).filter(|_| evicts || cluster.claim_of(victim).is_some());
+        let way = clear::best(cluster, entry, &|id| cluster.after_leaving(id, priority), &price, changed);
+        if way.is_none() {
+            self.stuck.insert(lane, now);
+        } else {
+            self.stuck.remove(&lane);
+        }
+        way
+    }
+
+    /// Moves pods that may be restarted, at most as many as is set, so that nobody loses their place.
+    fn by_moves(&mut self, pod: PodId, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) -> bool {
+        let Some(known) = self.cluster.pod(pod) else { return false };
+        let mut ways: Vec<(NodeId, Way)> = Vec::new();
+        let (cluster, most, priority) = (&self.cluster, self.config.moves as usize, known.spec.priority);
+        let entry = cluster.demands().get(known.demand);
+        let price = |mover: PodId| move_price(cluster, mover);
+        let base = |id| cluster.after_leaving(id, priority);
+        for (id, _) in cluster.nodes() {
+            ways.extend(clear::all_ways(cluster, entry, id, &base, &price, most).into_iter().map(|way| (id, way)));
+        }
+        ways.sort_by_key(|(id, way)| (way.goes.len(), way.cost, *id));
+        ways.truncate(PLANS_MAX);
+        ways.into_iter().any(|(node, way)| self.try_moves(pod, node, way, policies, plan))
+    }
+
+    /// Moves those who are in the way, if each of them has a place elsewhere; else changes nothing.
+    fn try_moves(&mut self, pod: PodId, node: NodeId, way: Way, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) -> bool {
+        if !self.claim(pod, node, way.grant, &way.goes, None, Why::RoomMade) {
+            return false;
+        }
+        let mut moved: Vec<Action> = Vec::new();
+        for (row, &mover) in way.goes.iter().enumerate() {
+            let demand = self.cluster.pod(mover).map(|pod| pod.demand);
+            let choice = demand.and_then(|demand| self.choose(policies, demand, &mut plan.faults).ok().flatten());
+            let (Some(choice), Some((from, _))) = (choice, self.cluster.runs_on(mover)) else {
+                for &mover in &way.goes[..row] {
+                    self.cluster.undo_relocate(mover);
+                }
+                self.cluster.drop_claim(pod);
+                return false;
+            };
+            let changes = self.cluster.relocate(mover, choice.node, choice.grant.clone());
+            moved.extend(changes_on(choice.node, changes));
+            moved.push(Action::Move { pod: mover, from, node: choice.node, grant: choice.grant, by: Some(pod) });
+        }
+        plan.actions.extend(moved);
+        true
+    }
+
+    /// Keeps a place free for a pod that waited long: where the fewest have to end.
+    fn by_waiting(&mut self, pod: PodId) -> bool {
+        let Config { patience_ms, hold_ms, holds, .. } = self.config;
+        let (now_ms, cluster) = (self.cluster.now_ms(), &self.cluster);
+        let Some(known) = cluster.pod(pod) else { return false };
+        let kept = cluster.claims().filter(|(_, claim)| claim.why == Why::Reserved).count();
+        if kept >= holds as usize || now_ms < known.waits_since_ms.saturating_add(patience_ms) {
+            return false;
+        }
+        let entry = cluster.demands().get(known.demand);
+        let ends = |other: PodId| cluster.runs_on(other).map(|_| 1);
+        let Some((node, way)) = clear::best(cluster, entry, &|id| cluster.after_ending(id), &ends, None) else { return false };
+        self.claim(pod, node, way.grant, &way.goes, Some(now_ms.saturating_add(hold_ms)), Why::Reserved)
+    }
+
+    /// Gives a pod a claim that waits for `goes` and for everybody who is leaving the node already.
+    fn claim(&mut self, pod: PodId, node: NodeId, grant: Grant, goes: &[PodId], until_ms: Option<u64>, why: Why) -> bool {
+        let mut waits_for = self.cluster.awaited_on(node);
+        waits_for.extend(goes);
+        waits_for.sort_unstable();
+        waits_for.dedup();
+        self.cluster.claim(pod, Claim { node, grant, waits_for, until_ms, why })
+    }
+}
+
+/// Whether a running pod may be disturbed now: it was not told to go already, ran as long as it was promised, and every disruption budget
+/// that it counts in has some left.
+fn may_go(cluster: &Cluster, pod: PodId) -> Option<&Pod> {
+    let known = cluster.pod(pod)?;
+    let placed = known.placed.as_ref().filter(|placed| !placed.stopping && known.leaving.is_none())?;
+    let terms = &known.spec.terms;
+    let ran = cluster.now_ms().saturating_sub(placed.since_ms) >= terms.min_runtime_ms;
+    (ran && terms.budgets.iter().all(|name| cluster.budget(name) != Some(0))).then_some(known)
+}
+
+/// What it costs to evict a pod for one of `priority`: its priority first, then how long it ran, whose work would be lost.
+fn eviction_price(cluster: &Cluster, pod: PodId, priority: i32) -> Option<u64> {
+    let known = cluster.pod(pod).filter(|known| known.spec.priority < priority)?;
+    if cluster.claim_of(pod).is_some() {
+        return Some(0);
+    }
+    let since = may_go(cluster, pod)?.placed.as_ref()?.since_ms;
+    let ran_s = (cluster.now_ms().saturating_sub(since) / 1000).min((1 << 24) - 1);
+    Some((i64::from(known.spec.priority).abs_diff(i32::MIN.into()) << 24) + ran_s)
+}
+
+/// What it costs to move a pod: how much of GPUs it uses, since what is small finds a place.
+fn move_price(cluster: &Cluster, pod: PodId) -> Option<u64> {
+    let _known = may_go(cluster, pod).filter(|known| known.spec.terms.restartable)?;
+    let (node, grant) = cluster.runs_on(pod)?;
+    let node = cluster.node(node)?;
+    Some(grant.0.iter().map(|&(gpu, used)| u64::from(milli_of(cluster, node, gpu, used))).sum())
+}

@@ -1,0 +1,165 @@
+//! What a node has left, and how a grant changes it.
+
+use serde::Serialize;
+
+use super::{
+    catalogue::Models,
+    gpu::{Gpu, Holder, Layout},
+};
+use crate::model::{Cut, Demand, Placement, PodId};
+
+/// What a pod uses of one GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Use {
+    /// Thousandths of it.
+    Share(u32),
+    /// A MIG partition.
+    Partition(Placement),
+    /// A share under MPS of this memory, MiB.
+    Mps(u32),
+}
+
+impl Use {
+    /// How a GPU must be cut for it.
+    #[must_use]
+    pub fn cut(self) -> Cut {
+        match self {
+            Self::Share(_) => Cut::Shares,
+            Self::Partition(_) => Cut::Mig,
+            Self::Mps(_) => Cut::Mps,
+        }
+    }
+}
+
+/// What a pod uses of the GPUs of its node: GPU index and amount, sorted by index. Only partitions may share an index.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
+pub struct Grant(pub Vec<(u8, Use)>);
+
+impl Grant {
+    /// The parts on each GPU.
+    pub fn by_gpu(&self) -> impl Iterator<Item = (u8, &[(u8, Use)])> {
+        self.0.chunk_by(|a, b| a.0 == b.0).map(|parts| (parts[0].0, parts))
+    }
+}
+
+/// What has to be done to a GPU before a pod can use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Change {
+    /// Cut it another way. All of its warm partitions go.
+    Cut(Cut),
+    /// Destroy a warm MIG partition.
+    Destroy(Placement),
+    /// Withdraw a warm share under MPS of this memory, MiB.
+    Withdraw(u32),
+}
+
+/// What a node has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Free cpu, milli-cores.
+    pub cpu_free: u32,
+    /// Free memory, MiB.
+    pub memory_free: u32,
+    /// Its GPUs, in the order of their indices.
+    pub gpus: Vec<Gpu>,
+}
+
+impl Room {
+    /// Gives a pod what `grant` says and returns what has to be done to GPUs before it can run.
+    ///
+    /// None if the grant does not fit; then the room is worthless, since a part of the grant may have been taken.
+    pub(crate) fn take(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) -> Option<Vec<(u8, Change)>> {
+        self.cpu_free = self.cpu_free.checked_sub(demand.cpu_milli)?;
+        self.memory_free = self.memory_free.checked_sub(demand.memory_mib)?;
+        let mut changes = Vec::new();
+        for (index, parts) in grant.by_gpu() {
+            let gpu = self.gpus.get_mut(usize::from(index))?;
+            take_gpu(models, gpu, parts, pod, &mut |change| changes.push((index, change)))?;
+        }
+        Some(changes)
+    }
+
+    /// Whether [`Room::take`] would succeed.
+    #[must_use]
+    pub(crate) fn fits(&self, models: &Models, demand: &Demand, grant: &Grant) -> bool {
+        self.clone().take(models, demand, grant, PodId(u32::MAX)).is_some()
+    }
+
+    /// Makes warm what was found in use, so that it can be given to the pod that turned out to use it.
+    pub(super) fn identify(&mut self, models: &Models, grant: &Grant) {
+        for &(index, used) in &grant.0 {
+            if let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|_| used.cut() != Cut::Shares) {
+                gpu.give_back(models, used, Holder::Unknown);
+            }
+        }
+    }
+
+    /// Takes back what `grant` gave to a pod. Its partitions stay, warm.
+    pub(crate) fn give_back(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) {
+        self.cpu_free += demand.cpu_milli;
+        self.memory_free += demand.memory_mib;
+        for &(index, used) in &grant.0 {
+            let Some(gpu) = self.gpus.get_mut(usize::from(index)) else { continue };
+            gpu.give_back(models, used, Holder::Pod(pod));
+        }
+    }
+}
+
+impl Gpu {
+    /// Takes back what `holder` uses. A partition stays, warm; what they do not have is ignored.
+    pub(crate) fn give_back(&mut self, models: &Models, used: Use, holder: Holder) {
+        match (used, &mut self.layout) {
+            (Use::Share(milli), Layout::Shares { free }) => *free += milli,
+            (Use::Partition(placement), Layout::Mig(mig)) => {
+                if let Some(layouts) = models.layouts(self.model) {
+                    mig.release(layouts, self.model, placement, holder);
+                }
+            }
+            (Use::Mps(memory_mib), Layout::Mps(slices)) => {
+                slices.release(memory_mib, holder);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn take_gpu(models: &Models, gpu: &mut Gpu, parts: &[(u8, Use)], pod: PodId, changed: &mut dyn FnMut(Change)) -> Option<()> {
+    let cut = parts.first()?.1.cut();
+    if gpu.fault.is_some() || parts.iter().any(|part| part.1.cut() != cut) || (cut != Cut::Mig && parts.len() > 1) {
+        return None;
+    }
+    if gpu.cut() != cut {
+        if !gpu.is_idle() {
+            return None;
+        }
+        changed(Change::Cut(cut));
+        *gpu = Gpu::idle(models, gpu.model, cut)?;
+    }
+    match (&mut gpu.layout, parts[0].1) {
+        (Layout::Shares { free }, Use::Share(milli)) => *free = free.checked_sub(milli)?,
+        (Layout::Mps(slices), Use::Mps(memory_mib)) => {
+            for gone in slices.fit(memory_mib)?.withdrawn {
+                changed(Change::Withdraw(gone));
+            }
+            slices.take(memory_mib, Holder::Pod(pod));
+        }
+        (Layout::Mig(mig), _) => {
+            let places: Vec<Placement> =
+                parts.iter().filter_map(|part| if let Use::Partition(place) = part.1 { Some(place) } else { None }).collect();
+            for gone in mig.take(models.layouts(gpu.model)?, gpu.model, &places, Holder::Pod(pod))? {
+                changed(Change::Destroy(gone));
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// A GPU without users as it would be if it were cut another way; itself if it is cut so already.
+#[must_use]
+pub(crate) fn recut<'g>(models: &Models, gpu: &'g Gpu, cut: Cut) -> Option<std::borrow::Cow<'g, Gpu>> {
+    if gpu.cut() == cut {
+        return Some(std::borrow::Cow::Borrowed(gpu));
+    }
+    if gpu.is_idle() { Gpu::idle(models, gpu.model, cut).map(std::borrow::Cow::Owned) } else { None }
+}
