@@ -29,7 +29,7 @@ const REPORT: &str = "report.html";
 pub(crate) fn run(arguments: &Simulate) -> Result<ExitCode> {
     let (cluster, workload) = input(arguments)?;
     let unplaceable = if arguments.arrivals.is_some() { Unplaceable::Drop } else { Unplaceable::Wait };
-    let options = Options { seed: arguments.seed, unplaceable };
+    let options = Options { seed: arguments.seed, unplaceable, warm_up: 0 };
     let mut chains = chains(arguments)?;
     let mut contenders: Vec<Contender<'_>> = chains.iter_mut().map(Chain::contender).collect();
     let bar = progress(workload.arrivals.len() * contenders.len(), arguments.no_progress);

@@ -10,8 +10,8 @@ use partita_core::policy::Partitioner;
 use partita_sim::{Cluster, Contender, Options, Outcome, RunResult, SimError, Unplaceable, Workload, openb::allocation_at, simulate};
 use proptest::prelude::*;
 
-const WAIT: Options = Options { seed: 1, unplaceable: Unplaceable::Wait };
-const DROP: Options = Options { seed: 1, unplaceable: Unplaceable::Drop };
+const WAIT: Options = Options { seed: 1, unplaceable: Unplaceable::Wait, warm_up: 0 };
+const DROP: Options = Options { seed: 1, unplaceable: Unplaceable::Drop, warm_up: 0 };
 
 fn cluster(nodes: &str) -> Cluster {
     Cluster::parse("cluster", nodes.as_bytes()).unwrap()
@@ -216,7 +216,7 @@ proptest! {
     #[test]
     fn every_run_adds_up_and_repeats(cluster in any_cluster(), pods in any_workload(), seed: u64, drops: bool) {
         let unplaceable = if drops { Unplaceable::Drop } else { Unplaceable::Wait };
-        let options = Options { seed, unplaceable };
+        let options = Options { seed, unplaceable, warm_up: 0 };
         let makers: [fn() -> Box<dyn Partitioner>; 3] = [|| Box::new(Zeros), || Box::new(Random), || Box::new(Emptiest)];
         for make in makers {
             let run = || {

@@ -12,7 +12,7 @@ fn outcome(name: &str, cluster: &Cluster, workload: &Workload, unplaceable: Unpl
         Contender { name: name.into(), chain: vec![&mut zeros] },
         Contender { name: "broken".into(), chain: vec![&mut broken, &mut fallback] },
     ];
-    simulate(cluster, workload, &Options { seed: 1, unplaceable }, &mut contenders, &mut |_, _| {}).unwrap()
+    simulate(cluster, workload, &Options { seed: 1, unplaceable, warm_up: 0 }, &mut contenders, &mut |_, _| {}).unwrap()
 }
 
 fn sample_outcome() -> Outcome {

@@ -113,7 +113,7 @@ pub fn run(host: &Host, data: &Path, job: &Job) -> Result<Done> {
     } else {
         Box::new(host.load_bundled(job.policy, job.settings, Limits::default())?.policy)
     };
-    let options = Options { seed: u64::from(job.seed), unplaceable: Unplaceable::Drop };
+    let options = Options { seed: u64::from(job.seed), unplaceable: Unplaceable::Drop, warm_up: 0 };
     // No fallback: a policy that does not answer must not be carried by another.
     let mut contenders = [Contender { name: job.policy.to_owned(), chain: vec![policy.as_mut()] }];
     let mut outcome = partita_sim::simulate(&cluster, &workload, &options, &mut contenders, &mut |_, _| {})?;
