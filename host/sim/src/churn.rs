@@ -13,7 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
-    Arrival, Cluster, Options, RunResult, Unplaceable, Workload, cluster::CLUSTER_GPUS_MAX, mix::Mix, random::SplitMix64, stats::Estimate,
+    Arrival, Cluster, Options, RunResult, Unplaceable, Workload, cluster::NODES_MAX, mix::Mix, random::SplitMix64, stats::Estimate,
     workload::PODS_MAX,
 };
 
@@ -21,6 +21,8 @@ use crate::{
 pub const MODEL: &str = "A100-80GB";
 /// GPUs of a node; the last has what is left.
 pub const NODE_GPUS: usize = 4;
+/// The most GPUs: as many nodes as a cluster may have.
+pub const GPUS_MAX: usize = NODES_MAX * NODE_GPUS;
 /// Memory slots of a GPU.
 pub const GPU_SLOTS: u32 = 8;
 /// What pods ask for, each with its memory slots.
@@ -84,7 +86,7 @@ pub enum ChurnError {
     #[error("a load of {0} cannot be played; give one from {low} to {high}, where 1 asks for as many slots as there are", low = LOADS.start(), high = LOADS.end())]
     Load(f64),
     /// None, or more than a cluster may have.
-    #[error("{0} is no number of GPUs for a cluster; give one from 1 to {CLUSTER_GPUS_MAX}")]
+    #[error("{0} is no number of GPUs for a cluster; give one from 1 to {GPUS_MAX}")]
     Gpus(usize),
     /// None, or more than a workload may have.
     #[error("{0} is no number of requests; give one from 1 to {PODS_MAX}")]
@@ -98,21 +100,30 @@ impl Churn {
         Self { mix, load: 1.0, gpus: 100, requests: 30_000, seed }
     }
 
-    /// Makes the cluster and the workload; the mix that policies are told to expect is the true one.
+    /// The same, if every number is within its range.
     ///
     /// # Errors
-    /// [`ChurnError`] if a number is out of its range.
-    pub fn make(&self) -> Result<(Cluster, Workload), ChurnError> {
+    /// [`ChurnError`] for the first that is not.
+    pub fn checked(self) -> Result<Self, ChurnError> {
         if !LOADS.contains(&self.load) {
             return Err(ChurnError::Load(self.load));
         }
-        if self.gpus == 0 || self.gpus > CLUSTER_GPUS_MAX {
+        if self.gpus == 0 || self.gpus > GPUS_MAX {
             return Err(ChurnError::Gpus(self.gpus));
         }
         if self.requests == 0 || self.requests > PODS_MAX {
             return Err(ChurnError::Requests(self.requests));
         }
-        Ok((self.cluster(), self.workload()))
+        Ok(self)
+    }
+
+    /// Makes the cluster and the workload; the mix that policies are told to expect is the true one.
+    ///
+    /// # Errors
+    /// As [`Churn::checked`].
+    pub fn make(&self) -> Result<(Cluster, Workload), ChurnError> {
+        let checked = self.checked()?;
+        Ok((checked.cluster(), checked.workload()))
     }
 
     /// How it is played: pods that do not fit are dropped, and the first fifth, in which the cluster fills, is not counted.

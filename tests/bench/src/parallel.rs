@@ -44,7 +44,9 @@ mod tests {
     fn results_come_in_the_order_of_the_jobs_and_the_first_error_wins() {
         let told = AtomicUsize::new(0);
         let jobs: Vec<u32> = (0..100).collect();
-        let tell = || drop(told.fetch_add(1, Ordering::Relaxed));
+        let tell = || {
+            told.fetch_add(1, Ordering::Relaxed);
+        };
         let doubled = map(&jobs, 3, &|job| Ok::<_, u32>(job * 2), &tell).unwrap();
         assert_eq!(doubled, jobs.iter().map(|job| job * 2).collect::<Vec<_>>());
         assert_eq!(told.into_inner(), 100);
