@@ -8,7 +8,7 @@
 //! [`Churn`] makes the input from a seed, the same bytes on every machine: whole numbers all the way to the millisecond. One seed draws
 //! the same lifetimes at every load, so that what differs is the load. [`Figures`] is what a policy makes of several seeds.
 
-use partita_core::model::{Cut, Demand, GpuAsk, GpuSpec, NodeSpec, PodSpec, catalog};
+use partita_core::model::{Cut, Demand, GpuAsk, GpuSpec, NodeSpec, PodSpec, catalog, node::GPUS_MAX};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -19,10 +19,8 @@ use crate::{
 
 /// The GPU model of every node.
 pub const MODEL: &str = "A100-80GB";
-/// GPUs of a node; the last has what is left.
+/// GPUs of a node, unless said otherwise.
 pub const NODE_GPUS: usize = 4;
-/// The most GPUs: as many nodes as a cluster may have.
-pub const GPUS_MAX: usize = NODES_MAX * NODE_GPUS;
 /// Memory slots of a GPU.
 pub const GPU_SLOTS: u32 = 8;
 /// What pods ask for, each with its memory slots.
@@ -73,6 +71,8 @@ pub struct Churn {
     pub load: f64,
     /// GPUs of the cluster.
     pub gpus: usize,
+    /// GPUs of a node; the last has what is left. With one a node, policies that look at nodes first look at every GPU alike.
+    pub node_gpus: usize,
     /// Pods that come.
     pub requests: usize,
     /// Seed of the random numbers.
@@ -85,9 +85,17 @@ pub enum ChurnError {
     /// Too little or too much is asked for.
     #[error("a load of {0} cannot be played; give one from {low} to {high}, where 1 asks for as many slots as there are", low = LOADS.start(), high = LOADS.end())]
     Load(f64),
-    /// None, or more than a cluster may have.
-    #[error("{0} is no number of GPUs for a cluster; give one from 1 to {GPUS_MAX}")]
-    Gpus(usize),
+    /// None, or more than as many nodes as a cluster may have.
+    #[error("{gpus} is no number of GPUs for a cluster; give one from 1 to {max}")]
+    Gpus {
+        /// How many.
+        gpus: usize,
+        /// The most.
+        max: usize,
+    },
+    /// None, or more than a node may have.
+    #[error("{0} is no number of GPUs for a node; give one from 1 to {GPUS_MAX}")]
+    NodeGpus(usize),
     /// None, or more than a workload may have.
     #[error("{0} is no number of requests; give one from 1 to {PODS_MAX}")]
     Requests(usize),
@@ -97,7 +105,7 @@ impl Churn {
     /// The workload of the benchmark: 100 GPUs, load 1, 30,000 requests.
     #[must_use]
     pub fn benchmark(mix: &'static ChurnMix, seed: u64) -> Self {
-        Self { mix, load: 1.0, gpus: 100, requests: 30_000, seed }
+        Self { mix, load: 1.0, gpus: 100, node_gpus: NODE_GPUS, requests: 30_000, seed }
     }
 
     /// The same, if every number is within its range.
@@ -108,8 +116,12 @@ impl Churn {
         if !LOADS.contains(&self.load) {
             return Err(ChurnError::Load(self.load));
         }
-        if self.gpus == 0 || self.gpus > GPUS_MAX {
-            return Err(ChurnError::Gpus(self.gpus));
+        if self.node_gpus == 0 || self.node_gpus > GPUS_MAX as usize {
+            return Err(ChurnError::NodeGpus(self.node_gpus));
+        }
+        let max = NODES_MAX * self.node_gpus;
+        if self.gpus == 0 || self.gpus > max {
+            return Err(ChurnError::Gpus { gpus: self.gpus, max });
         }
         if self.requests == 0 || self.requests > PODS_MAX {
             return Err(ChurnError::Requests(self.requests));
@@ -134,15 +146,15 @@ impl Churn {
 
     fn cluster(&self) -> Cluster {
         let node = |first: usize| NodeSpec {
-            name: format!("node-{}", first / NODE_GPUS),
+            name: format!("node-{}", first / self.node_gpus),
             cpu_milli: 64_000,
             memory_mib: 512 << 10,
-            gpus: vec![GpuSpec { model: MODEL.into(), cut: Cut::Mig }; NODE_GPUS.min(self.gpus - first)],
+            gpus: vec![GpuSpec { model: MODEL.into(), cut: Cut::Mig }; self.node_gpus.min(self.gpus - first)],
         };
         Cluster {
             name: format!("{} {MODEL}", self.gpus),
             models: catalog::builtin(MODEL).into_iter().collect(),
-            nodes: (0..self.gpus).step_by(NODE_GPUS).map(node).collect(),
+            nodes: (0..self.gpus).step_by(self.node_gpus).map(node).collect(),
         }
     }
 

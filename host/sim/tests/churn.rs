@@ -77,11 +77,12 @@ fn numbers_out_of_range_are_refused_with_the_range() {
         let error = Churn { load, ..asked }.make().unwrap_err();
         assert!(matches!(error, ChurnError::Load(_)) && error.to_string().contains("from 0.01 to 10,"), "{error}");
     }
-    assert_eq!(Churn { gpus: 0, ..asked }.make().unwrap_err(), ChurnError::Gpus(0));
+    assert_eq!(Churn { gpus: 0, ..asked }.make().unwrap_err(), ChurnError::Gpus { gpus: 0, max: 200_000 });
     assert_eq!(
         Churn { gpus: 200_001, ..asked }.make().unwrap_err().to_string(),
         "200001 is no number of GPUs for a cluster; give one from 1 to 200000"
     );
+    assert_eq!(Churn { node_gpus: 65, ..asked }.make().unwrap_err(), ChurnError::NodeGpus(65));
     assert_eq!(Churn { requests: 1_000_001, ..asked }.make().unwrap_err(), ChurnError::Requests(1_000_001));
     assert!(Churn { gpus: 1, requests: 1, load: 0.01, ..asked }.make().is_ok());
 }

@@ -56,6 +56,9 @@ enum Bench {
         /// Requests of a run; the published runs have the default.
         #[arg(long, default_value_t = 30_000)]
         requests: usize,
+        /// GPUs of a node; the published runs know no nodes, which is 1.
+        #[arg(long, default_value_t = partita_sim::churn::NODE_GPUS)]
+        node_gpus: usize,
         /// Runs of each policy on each mix, with seeds from 1.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
         seeds: u64,
@@ -89,7 +92,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Bench::OpenbBaselines { data } => baselines(&openb::data(data.clone()), &cli.out),
         Bench::OpenbFragmentation { data } => fragmentation(&openb::data(data.clone()), &cli.out),
         Bench::OpenbTax { data, policy } => tax(&openb::data(data.clone()), policy, &cli.out),
-        Bench::MigChurn { requests, seeds } => churn(*requests, *seeds, &cli.out),
+        Bench::MigChurn { requests, node_gpus, seeds } => churn(*node_gpus, *requests, *seeds, &cli.out),
         Bench::WasmHost => wasm_host(&cli.out),
         Bench::Compile => unreachable!("handled before anything else"),
     }
@@ -231,6 +234,7 @@ fn tax(data: &Path, policies: &[String], out: &Path) -> Result<bool> {
 #[derive(Serialize)]
 struct ChurnFigures<'a> {
     gpus: usize,
+    node_gpus: usize,
     load: f64,
     requests: usize,
     seeds: u64,
@@ -241,9 +245,9 @@ struct ChurnFigures<'a> {
     decisions: usize,
 }
 
-fn churn(requests: usize, seeds: u64, out: &Path) -> Result<bool> {
+fn churn(node_gpus: usize, requests: usize, seeds: u64, out: &Path) -> Result<bool> {
     let host = openb::host()?;
-    let jobs = mig_churn::jobs(requests, seeds);
+    let jobs = mig_churn::jobs(node_gpus, requests, seeds);
     let bar = bar(jobs.len() * seeds as usize);
     let started = Instant::now();
     let done = mig_churn::run_all(&host, &jobs, threads(), &|| bar.inc(1))?;
@@ -251,7 +255,7 @@ fn churn(requests: usize, seeds: u64, out: &Path) -> Result<bool> {
     bar.finish_and_clear();
     let rows = mig_churn::compare(&done);
     say(&format!(
-        "100 A100-80GB at load 1.0, {requests} requests, seeds 1 to {seeds}: mean and 95 % confidence interval; published in use / accepted\n"
+        "100 A100-80GB, {node_gpus} a node, at load 1.0, {requests} requests, seeds 1 to {seeds}: mean and 95 % confidence interval; published in use / accepted\n"
     ));
     say(&table::render(&mig_churn::TITLES, &mig_churn::cells(&rows)));
     let decisions: usize = done.iter().map(|done| done.decisions).sum();
@@ -259,7 +263,8 @@ fn churn(requests: usize, seeds: u64, out: &Path) -> Result<bool> {
     let runs = jobs.len() as u64 * seeds;
     say(&format!("\n{runs} runs through components: {seconds:.1} s on {} threads, {per_decision:.1} us a decision", threads()));
     let published = &mig_churn::PUBLISHED;
-    let figures = ChurnFigures { gpus: 100, load: 1.0, requests, seeds, rows: &rows, published, seconds, threads: threads(), decisions };
+    let figures =
+        ChurnFigures { gpus: 100, node_gpus, load: 1.0, requests, seeds, rows: &rows, published, seconds, threads: threads(), decisions };
     finish(out, "mig-churn", &figures)?;
     Ok(rows.iter().all(|row| row.reached != Some(false)))
 }

@@ -8,7 +8,7 @@ use partita_sim::churn::{ChurnMix, Figures};
 
 fn figures(host: &Host, mix: &str, policy: &'static str) -> Figures {
     let mix = ChurnMix::by_name(mix).unwrap();
-    run(host, &Job { mix, policy, gpus: 40, requests: 3000, seeds: 2, native: true }, &|| ()).unwrap().figures
+    run(host, &Job { mix, policy, gpus: 40, node_gpus: 4, requests: 3000, seeds: 2, native: true }, &|| ()).unwrap().figures
 }
 
 /// The differences at this size are 3 to 5 points and 15 to 20; those of equal policies on two seeds would be none.
