@@ -83,7 +83,11 @@ pub struct Churn {
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum ChurnError {
     /// Too little or too much is asked for.
-    #[error("a load of {0} cannot be played; give one from {low} to {high}, where 1 asks for as many slots as there are", low = LOADS.start(), high = LOADS.end())]
+    #[error(
+        "a load of {0} cannot be played; give one from {low} to {high}, where 1 asks for as many slots as there are",
+        low = LOADS.start(),
+        high = LOADS.end()
+    )]
     Load(f64),
     /// None, or more than as many nodes as a cluster may have.
     #[error("{gpus} is no number of GPUs for a cluster; give one from 1 to {max}")]

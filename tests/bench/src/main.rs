@@ -254,9 +254,8 @@ fn churn(node_gpus: usize, requests: usize, seeds: u64, out: &Path) -> Result<bo
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let rows = mig_churn::compare(&done);
-    say(&format!(
-        "100 A100-80GB, {node_gpus} a node, at load 1.0, {requests} requests, seeds 1 to {seeds}: mean and 95 % confidence interval; published in use / accepted\n"
-    ));
+    let what = format!("100 A100-80GB, {node_gpus} a node, at load 1.0, {requests} requests, seeds 1 to {seeds}");
+    say(&format!("{what}: mean and 95 % confidence interval; published in use / accepted\n"));
     say(&table::render(&mig_churn::TITLES, &mig_churn::cells(&rows)));
     let decisions: usize = done.iter().map(|done| done.decisions).sum();
     let per_decision = done.iter().map(|done| done.decisions_s).sum::<f64>() * 1e6 / decisions as f64;
