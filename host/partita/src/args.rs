@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use partita_sim::churn::{ChurnMix, MIXES};
 
 use crate::spec::PolicySpec;
 
@@ -81,7 +85,9 @@ Examples:
   partita simulate --cluster nodes.csv --workload pods/default.csv --arrivals arrivals/default-42.txt -o json
       The Alibaba openb trace (USENIX ATC'23) in its published order of arrival.
   partita simulate --policy fragmentation:scoring=fgd
-      A policy with settings: KEY=VALUE, comma-separated.";
+      A policy with settings: KEY=VALUE, comma-separated.
+  partita simulate --churn uniform --churn bimodal --policy fragmentation --policy first-fit
+      MIG partitions that come and go on 100 A100-80GB: slots in use and requests accepted, over ten seeds.";
 
 /// Arguments of `partita simulate`.
 #[derive(Debug, Args)]
@@ -106,7 +112,7 @@ pub(crate) struct Simulate {
     /// Run bundled policies as native code instead of WebAssembly.
     #[arg(long)]
     pub native: bool,
-    /// Seed of the random numbers that policies are given; equal seeds give equal results.
+    /// Seed of the random numbers that policies are given, with --churn also of the requests; equal seeds give equal results.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// Where to write the HTML report. [default: report.html for the sample, none otherwise]
@@ -121,6 +127,43 @@ pub(crate) struct Simulate {
     /// No progress bar, even on a terminal.
     #[arg(long)]
     pub no_progress: bool,
+    // Last: its heading goes for all that follow.
+    #[command(flatten)]
+    pub churn: ChurnArgs,
+}
+
+impl Simulate {
+    /// Whether the result is to be printed as JSON.
+    pub(crate) fn wants_json(&self) -> bool {
+        self.json || self.output == Output::Json
+    }
+}
+
+/// Arguments of `partita simulate --churn`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Partitions that come and go")]
+pub(crate) struct ChurnArgs {
+    /// Play MIG partitions that come and go instead of a workload: how often each profile is asked for. Repeat to compare.
+    #[arg(long, value_name = "MIX", value_parser = mixes(), conflicts_with_all = ["cluster", "workload", "arrivals", "times", "report"])]
+    pub churn: Vec<&'static ChurnMix>,
+    /// Slots that the requests would use if all were accepted, as a multiple of those that there are.
+    #[arg(long, default_value_t = 1.0, requires = "churn", allow_negative_numbers = true)]
+    pub load: f64,
+    /// GPUs of the cluster, four a node.
+    #[arg(long, default_value_t = 100, requires = "churn")]
+    pub gpus: usize,
+    /// Requests of each seed; the first fifth is not counted.
+    #[arg(long, default_value_t = 30_000, requires = "churn")]
+    pub requests: usize,
+    /// Seeds to play, from that of --seed on; all policies play the same.
+    #[arg(long, default_value_t = 10, requires = "churn", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+}
+
+/// Reads the name of a mix.
+fn mixes() -> impl TypedValueParser<Value = &'static ChurnMix> {
+    let names = PossibleValuesParser::new(MIXES.iter().map(|mix| mix.name));
+    names.try_map(|name| ChurnMix::by_name(&name).ok_or("no such mix"))
 }
 
 /// Arguments of `partita sample`.

@@ -1,6 +1,7 @@
 //! The `partita` program: arguments and wiring. What it does lies in the crates that it joins.
 
 mod args;
+mod churn;
 mod output;
 mod policy;
 mod sample;

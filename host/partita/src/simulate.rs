@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::{
     args::{self, Simulate},
+    churn,
     output::{self, Rows},
     spec::{PolicySpec, Source},
 };
@@ -27,6 +28,9 @@ const REPORT: &str = "report.html";
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Simulate) -> Result<ExitCode> {
+    if !arguments.churn.churn.is_empty() {
+        return churn::run(arguments);
+    }
     let (cluster, workload) = input(arguments)?;
     let unplaceable = if arguments.arrivals.is_some() { Unplaceable::Drop } else { Unplaceable::Wait };
     let options = Options { seed: arguments.seed, unplaceable, ..Options::default() };
@@ -38,7 +42,7 @@ pub(crate) fn run(arguments: &Simulate) -> Result<ExitCode> {
     drop(contenders);
     bar.finish_and_clear();
 
-    let json = arguments.json || arguments.output == args::Output::Json;
+    let json = arguments.wants_json();
     if json {
         output::json(&Printed { outcome: &outcome, policies: chains.iter().map(Chain::counted).collect() })?;
     } else {
@@ -65,7 +69,7 @@ struct Printed<'a> {
 
 /// A policy's counters.
 #[derive(Serialize)]
-struct Counted<'a> {
+pub(crate) struct Counted<'a> {
     policy: &'a str,
     form: &'static str,
     stats: &'a Stats,
@@ -86,7 +90,7 @@ fn input(arguments: &Simulate) -> Result<(Cluster, Workload)> {
 }
 
 /// A policy under trial and what answers when it does not: a bundled policy's native twin, then first-fit, which cannot fail.
-struct Chain {
+pub(crate) struct Chain {
     label: String,
     policy: Form,
     fallbacks: Vec<NativePolicy>,
@@ -98,7 +102,7 @@ enum Form {
 }
 
 impl Chain {
-    fn contender(&mut self) -> Contender<'_> {
+    pub(crate) fn contender(&mut self) -> Contender<'_> {
         let policy: &mut dyn Partitioner = match &mut self.policy {
             Form::Component(policy) => policy.as_mut(),
             Form::Native(policy) => policy.as_mut(),
@@ -108,7 +112,7 @@ impl Chain {
         Contender { name: self.label.clone(), chain }
     }
 
-    fn counted(&self) -> Counted<'_> {
+    pub(crate) fn counted(&self) -> Counted<'_> {
         let (form, stats) = match &self.policy {
             Form::Component(policy) => ("component", policy.stats()),
             Form::Native(policy) => ("native", policy.stats()),
@@ -117,7 +121,7 @@ impl Chain {
     }
 }
 
-fn chains(arguments: &Simulate) -> Result<Vec<Chain>> {
+pub(crate) fn chains(arguments: &Simulate) -> Result<Vec<Chain>> {
     let defaults = || DEFAULTS.map(|name| name.parse::<PolicySpec>().map_err(anyhow::Error::msg)).into_iter().collect::<Result<Vec<_>>>();
     let specs = if arguments.policy.is_empty() { defaults()? } else { arguments.policy.clone() };
     let host = host()?;
@@ -169,7 +173,7 @@ fn cache_dir() -> Option<PathBuf> {
     base.or_else(|| set("HOME").map(|path| path.join(".cache/partita"))).map(|path| path.join("policies"))
 }
 
-fn progress(total: usize, off: bool) -> ProgressBar {
+pub(crate) fn progress(total: usize, off: bool) -> ProgressBar {
     let hidden = off || !io::stderr().is_terminal();
     let bar =
         ProgressBar::with_draw_target(Some(total as u64), if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });

@@ -56,6 +56,9 @@ struct Engine<'a> {
     cluster: &'a Cluster,
     workload: &'a Workload,
     drops: bool,
+    warm_up: usize,
+    /// Pods placed of those that came after the warm-up.
+    accepted: usize,
     planner: Planner,
     ledger: Ledger<'a>,
     now_ms: u64,
@@ -91,6 +94,8 @@ impl<'a> Engine<'a> {
             cluster,
             workload,
             drops: options.unplaceable == Unplaceable::Drop,
+            warm_up: options.warm_up,
+            accepted: 0,
             planner,
             ledger: Ledger::new(cluster, &workload.mix),
             now_ms: 0,
@@ -221,6 +226,7 @@ impl<'a> Engine<'a> {
         self.stop(id);
         self.result.evicted += 1;
         self.result.placed -= 1;
+        self.accepted -= usize::from(id.index() >= self.warm_up);
         self.starts[id.index()] += 1;
         self.planner.apply(Event::PodRemoved(id))?;
         Ok(self.planner.apply(Event::PodAdded(id, self.pod(id).clone()))?)
@@ -237,6 +243,7 @@ impl<'a> Engine<'a> {
         self.book(id, node, &grant)?;
         let arrival = &self.workload.arrivals[id.index()];
         self.result.placed += 1;
+        self.accepted += usize::from(id.index() >= self.warm_up);
         self.waits_ms[id.index()].get_or_insert(self.now_ms - arrival.at_ms);
         self.running[id.index()] = Some(Running { node, grant });
         if let Some(lifetime_ms) = arrival.lifetime_ms {
@@ -310,7 +317,9 @@ impl<'a> Engine<'a> {
         result.waits_by_namespace = by_namespace.into_iter().map(|(name, waits)| (name.to_owned(), Waits::of(waits))).collect();
         result.end_s = self.now_ms as f64 / 1e3;
         let span = |arrival: Option<&crate::Arrival>| arrival.map_or(0, |arrival| arrival.at_ms);
-        let (first, last) = (span(self.workload.arrivals.first()), span(self.workload.arrivals.last()));
+        let counted = &self.workload.arrivals[self.warm_up..];
+        result.accepted = if counted.is_empty() { 0.0 } else { self.accepted as f64 / counted.len() as f64 * 100.0 };
+        let (first, last) = (span(counted.first()), span(counted.last()));
         [result.allocated_mean, result.fragmentation_mean, _] = metrics::means(&self.states, first, last);
         result.allocated_end = self.ledger.allocated();
         result.fragmentation_end = self.ledger.fragmentation();

@@ -47,6 +47,14 @@ pub enum SimError {
         /// Nodes of the cluster.
         nodes: usize,
     },
+    /// Nothing is left to count.
+    #[error("the warm-up of {warm_up} arrivals leaves none of {arrivals} to count; shorten it")]
+    WarmUp {
+        /// Arrivals that are not counted.
+        warm_up: usize,
+        /// Arrivals of the workload.
+        arrivals: usize,
+    },
     /// No policy to run.
     #[error("no policy was given; name at least one")]
     NoPolicy,

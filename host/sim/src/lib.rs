@@ -17,6 +17,8 @@
 //! are decided in one round. A [`RunResult`] depends on the input, the options and the policies only: equal runs give equal bytes.
 //! Wall-clock time is measured too, and kept apart in [`Timing`].
 //!
+//! Two workloads need no file: the [`sample`], and MIG partitions that come and go ([`churn`]).
+//!
 //! Two things can happen to a pod that does not fit ([`Unplaceable`]): it waits until it does, as in a cluster, or it is dropped at
 //! once, which is the protocol of the openb benchmark ([`openb`]).
 //!
@@ -24,6 +26,7 @@
 //! the column, the value and the remedy; formats are described in `FORMATS.md`. [`load`] tells the formats apart by their first line.
 
 mod amount;
+pub mod churn;
 pub mod cluster;
 mod engine;
 mod error;
@@ -32,8 +35,10 @@ mod load;
 pub mod metrics;
 pub mod mix;
 pub mod openb;
+mod random;
 pub mod report;
 pub mod sample;
+pub mod stats;
 mod table;
 pub mod text;
 pub mod workload;
@@ -76,6 +81,8 @@ pub struct Options {
     pub unplaceable: Unplaceable,
     /// How the planner decides beside the policies; its seed is the one above.
     pub planner: Config,
+    /// How many first arrivals come before the means of a run begin, and are not counted in what it accepted.
+    pub warm_up: usize,
 }
 
 /// A policy under trial: what it is called, and the policies that are asked in turn.
@@ -131,7 +138,7 @@ pub struct Outcome {
 /// play, all contenders together.
 ///
 /// # Errors
-/// [`SimError::NoPolicy`] and [`SimError::NoGpu`] before the first run; [`SimError::Ledger`] if the core breaks its promises.
+/// [`SimError::NoPolicy`], [`SimError::NoGpu`] and [`SimError::WarmUp`] before the first run; [`SimError::Ledger`] if the core breaks its promises.
 pub fn simulate(
     cluster: &Cluster,
     workload: &Workload,
@@ -146,6 +153,10 @@ pub fn simulate(
     let gpu_pods = workload.pods.iter().filter(|pod| wants_gpu(pod)).count();
     if cluster.gpus() == 0 && gpu_pods > 0 {
         return Err(SimError::NoGpu { nodes: cluster.nodes.len(), pods: gpu_pods });
+    }
+    let arrivals = workload.arrivals.len();
+    if options.warm_up > 0 && options.warm_up >= arrivals {
+        return Err(SimError::WarmUp { warm_up: options.warm_up, arrivals });
     }
     let total = workload.arrivals.len() * contenders.len();
     let mut runs = Vec::with_capacity(contenders.len());

@@ -151,17 +151,19 @@ pub struct RunResult {
     pub evicted: usize,
     /// Times that a pod was moved to make room.
     pub moved: usize,
+    /// Pods placed of those that came after the warm-up, percent.
+    pub accepted: f64,
     /// Pods that still wait at the end.
     pub pending: usize,
     /// Decisions taken: pods placed, and demands found to have no place.
     pub decisions: usize,
     /// Virtual time of the last event, seconds.
     pub end_s: f64,
-    /// Mean allocated GPU between the first and the last arrival, percent.
+    /// Mean allocated GPU over the time between the first and the last arrival, the warm-up left out, percent.
     pub allocated_mean: f64,
     /// Allocated GPU at the end, percent.
     pub allocated_end: f64,
-    /// Mean fragmentation between the first and the last arrival, percent of the free GPU.
+    /// Mean fragmentation over the same time, percent of the free GPU.
     pub fragmentation_mean: f64,
     /// Fragmentation at the end, percent of the free GPU.
     pub fragmentation_end: f64,

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{Cluster, InputError, Workload};
+use crate::{Cluster, InputError, Workload, random::SplitMix64};
 
 /// The sample's cluster, as `cluster.toml`.
 pub const CLUSTER: &str = include_str!("../sample/cluster.toml");
@@ -37,40 +37,6 @@ pub fn generate(seed: u64) -> (String, String) {
         csv.push('\n');
     }
     (CLUSTER.to_owned(), csv)
-}
-
-/// The generator `SplitMix64` (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`, by multiplication (the bias is below 2^-32 here).
-    fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below(high - low + 1)
-    }
-
-    /// A row of `weights`, each as likely as it weighs.
-    fn weighted(&mut self, weights: impl Iterator<Item = u64> + Clone) -> usize {
-        let mut left = self.below(weights.clone().sum());
-        for (row, weight) in weights.enumerate() {
-            if left < weight {
-                return row;
-            }
-            left -= weight;
-        }
-        0
-    }
 }
 
 /// What a pod asks for, and how often among those of its kind.

@@ -4,12 +4,14 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_bench::{
+    mig_churn,
     openb::{self, BASELINES, Done, SEEDS, TRACES},
     table, wasm,
 };
@@ -49,6 +51,18 @@ enum Bench {
         #[arg(long, default_values = ["fragmentation", "first-fit", "best-fit"])]
         policy: Vec<String>,
     },
+    /// MIG partitions that come and go on 100 A100-80GB: slots in use and requests accepted, beside the published figures.
+    MigChurn {
+        /// Requests of a run; the published runs have the default.
+        #[arg(long, default_value_t = 30_000)]
+        requests: usize,
+        /// GPUs of a node; the published runs know no nodes, which is 1.
+        #[arg(long, default_value_t = partita_sim::churn::NODE_GPUS)]
+        node_gpus: usize,
+        /// Runs of each policy on each mix, with seeds from 1.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        seeds: u64,
+    },
     /// What the policy host costs, and how it ends every attack that the hostile components make.
     WasmHost,
     /// Compile a component read from standard input under limits. Run by this program itself, in a process of its own.
@@ -78,6 +92,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Bench::OpenbBaselines { data } => baselines(&openb::data(data.clone()), &cli.out),
         Bench::OpenbFragmentation { data } => fragmentation(&openb::data(data.clone()), &cli.out),
         Bench::OpenbTax { data, policy } => tax(&openb::data(data.clone()), policy, &cli.out),
+        Bench::MigChurn { requests, node_gpus, seeds } => churn(*node_gpus, *requests, *seeds, &cli.out),
         Bench::WasmHost => wasm_host(&cli.out),
         Bench::Compile => unreachable!("handled before anything else"),
     }
@@ -213,6 +228,44 @@ fn tax(data: &Path, policies: &[String], out: &Path) -> Result<bool> {
     say(&table::render(&titles, &cells));
     finish(out, "openb-tax", &rows)?;
     Ok(true)
+}
+
+/// The figures of `mig-churn`.
+#[derive(Serialize)]
+struct ChurnFigures<'a> {
+    gpus: usize,
+    node_gpus: usize,
+    load: f64,
+    requests: usize,
+    seeds: u64,
+    rows: &'a [mig_churn::Row],
+    published: &'a [mig_churn::Published],
+    seconds: f64,
+    threads: usize,
+    decisions: usize,
+}
+
+fn churn(node_gpus: usize, requests: usize, seeds: u64, out: &Path) -> Result<bool> {
+    let host = openb::host()?;
+    let jobs = mig_churn::jobs(node_gpus, requests, seeds);
+    let bar = bar(jobs.len() * seeds as usize);
+    let started = Instant::now();
+    let done = mig_churn::run_all(&host, &jobs, threads(), &|| bar.inc(1))?;
+    let seconds = started.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+    let rows = mig_churn::compare(&done);
+    let what = format!("100 A100-80GB, {node_gpus} a node, at load 1.0, {requests} requests, seeds 1 to {seeds}");
+    say(&format!("{what}: mean and 95 % confidence interval; published in use / accepted\n"));
+    say(&table::render(&mig_churn::TITLES, &mig_churn::cells(&rows)));
+    let decisions: usize = done.iter().map(|done| done.decisions).sum();
+    let per_decision = done.iter().map(|done| done.decisions_s).sum::<f64>() * 1e6 / decisions as f64;
+    let runs = jobs.len() as u64 * seeds;
+    say(&format!("\n{runs} runs through components: {seconds:.1} s on {} threads, {per_decision:.1} us a decision", threads()));
+    let published = &mig_churn::PUBLISHED;
+    let figures =
+        ChurnFigures { gpus: 100, node_gpus, load: 1.0, requests, seeds, rows: &rows, published, seconds, threads: threads(), decisions };
+    finish(out, "mig-churn", &figures)?;
+    Ok(rows.iter().all(|row| row.reached != Some(false)))
 }
 
 fn wasm_host(out: &Path) -> Result<bool> {

@@ -7,10 +7,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::Instant,
 };
 
@@ -19,6 +15,8 @@ use partita_core::policy::Partitioner;
 use partita_policy::{Host, HostConfig, Limits};
 use partita_sim::{Contender, Options, RunResult, Times, Timing, Unplaceable, openb::allocation_at};
 use serde::Serialize;
+
+use crate::parallel;
 
 /// The workloads, in the order of tables.
 pub const TRACES: [&str; 5] = ["default", "cpu050", "gpushare40", "gpuspec33", "multigpu20"];
@@ -127,24 +125,7 @@ pub fn run(host: &Host, data: &Path, job: &Job) -> Result<Done> {
 /// # Errors
 /// The first error of a job.
 pub fn run_all(host: &Host, data: &Path, jobs: &[Job], threads: usize, tell: &(dyn Fn() + Sync)) -> Result<Vec<Done>> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(jobs.len()));
-    std::thread::scope(|scope| {
-        let work = || {
-            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let result = run(host, data, job);
-                let row = jobs.iter().position(|other| std::ptr::eq(other, job)).unwrap_or(0);
-                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((row, result));
-                tell();
-            }
-        };
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    done.sort_by_key(|entry| entry.0);
-    done.into_iter().map(|entry| entry.1).collect()
+    parallel::map(jobs, threads, &|job| run(host, data, job), tell)
 }
 
 /// The published table: (trace, policy, seed) → the allocation at each of [`POINTS`].

@@ -197,7 +197,9 @@ impl Cluster {
         let mut rooms = Vec::new();
         let mut room = node.room.clone();
         let ending = self.awaited_on(id);
-        let (leaving, ending): (Vec<PodId>, Vec<PodId>) = ending.into_iter().partition(|&pod| self.leaves(pod, id));
+        let made = || node.claims.iter().filter_map(|pod| self.claims.get(pod)).filter(|claim| claim.why == Why::RoomMade);
+        let makes_room = |pod| made().any(|claim| claim.waits_for.contains(&pod));
+        let (leaving, ending): (Vec<PodId>, Vec<PodId>) = ending.into_iter().partition(|&pod| self.leaves(pod, id) || makes_room(pod));
         for (why, gone) in [(Why::RoomMade, leaving), (Why::Reserved, ending)] {
             self.vacate(id, &mut room, |pod| gone.binary_search(&pod).is_ok());
             let mut met = 0;

@@ -1,0 +1,154 @@
+//! Room for pods that do not fit: who is moved, who is evicted, and whom a place is kept for.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod script;
+
+use partita_core::{Action, Config, model::PodId, state::Why};
+use script::{Script, mig, whole};
+
+const MOVES: Config = Config { moves: 2, preempt: false, ..Config::DEFAULT };
+
+#[test]
+fn a_partition_in_the_way_moves_and_nobody_loses_their_place() {
+    let mut script = Script::new(MOVES, &[("a", "A30", 1), ("b", "A30", 1)]);
+    script.runs(0, "a", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]).restartable(0);
+    script.runs(1, "b", mig("1g.6gb"), 0, &[(0, 2, "1g.6gb")]);
+    script.waits(2, mig("4g.24gb"), 0);
+    let actions = script.round();
+    let moved = actions.iter().any(|action| matches!(action, Action::Move { pod: PodId(0), by: Some(PodId(2)), .. }));
+    assert!(moved, "{actions:?}");
+    assert_eq!((script.node_of(0), script.node_of(2)), (Some("b".into()), None), "it has not left yet");
+    script.left(0);
+    script.round();
+    assert_eq!(script.node_of(2), Some("a".into()));
+}
+
+#[test]
+fn who_does_not_say_that_it_may_restart_is_not_moved() {
+    let mut script = Script::new(MOVES, &[("a", "A30", 1), ("b", "A30", 1)]);
+    script.runs(0, "a", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]);
+    script.runs(1, "b", mig("1g.6gb"), 0, &[(0, 2, "1g.6gb")]);
+    script.waits(2, mig("4g.24gb"), 0);
+    assert!(script.round().is_empty());
+}
+
+#[test]
+fn a_pod_that_waited_long_gets_the_next_place_that_is_large_enough() {
+    let config = Config { patience_ms: 60_000, hold_ms: 600_000, ..Config::DEFAULT };
+    let mut script = Script::new(config, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("2g.12gb"), 0, &[(0, 0, "2g.12gb")]);
+    script.waits(1, mig("4g.24gb"), 0);
+    script.at(59_999);
+    assert!(script.round().is_empty() && script.claim(1).is_none());
+    script.at(60_000);
+    script.round();
+    let claim = script.claim(1).unwrap();
+    assert_eq!((claim.why, claim.until_ms, claim.waits_for.clone()), (Why::Reserved, Some(660_000), vec![PodId(0)]));
+    // A small pod would fit beside the running one, and starve the large one.
+    script.waits(2, mig("1g.6gb"), 0);
+    assert!(script.round().is_empty());
+    assert!(script.reason(2).contains("kept for pod team/pod-1"), "{}", script.reason(2));
+    script.ends(0);
+    script.round();
+    assert_eq!((script.node_of(1), script.node_of(2)), (Some("a".into()), None));
+}
+
+#[test]
+fn a_place_is_not_kept_for_ever() {
+    let config = Config { patience_ms: 60_000, hold_ms: 600_000, ..Config::DEFAULT };
+    let mut script = Script::new(config, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("2g.12gb"), 0, &[(0, 0, "2g.12gb")]);
+    script.waits(1, mig("4g.24gb"), 0);
+    script.at(60_000);
+    script.round();
+    script.waits(2, mig("1g.6gb"), 0);
+    script.round();
+    script.at(660_000);
+    script.round();
+    assert_eq!((script.claim(1).is_none(), script.node_of(2)), (true, Some("a".into())));
+}
+
+#[test]
+fn a_place_kept_for_a_pod_does_not_bind_those_of_higher_priority() {
+    let config = Config { patience_ms: 60_000, ..Config::DEFAULT };
+    let mut script = Script::new(config, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("2g.12gb"), 5, &[(0, 0, "2g.12gb")]);
+    script.waits(1, mig("4g.24gb"), 0);
+    script.at(60_000);
+    script.round();
+    script.waits(2, mig("1g.6gb"), 5);
+    script.round();
+    assert_eq!(script.node_of(2), Some("a".into()));
+}
+
+#[test]
+fn the_fewest_and_cheapest_go_and_no_more_than_the_shape_needs() {
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 1), ("b", "A30", 1)]);
+    for (pod, slot, priority) in [(0, 0, 1), (1, 1, 1), (2, 2, 0), (3, 3, 1)] {
+        script.runs(pod, "a", mig("1g.6gb"), priority, &[(0, slot, "1g.6gb")]);
+    }
+    // One pod on the other node, of higher priority than two of those would cost together: one who goes is less than two.
+    script.runs(4, "b", mig("4g.24gb"), 4, &[(0, 0, "4g.24gb")]);
+    script.waits(5, mig("2g.12gb"), 5);
+    let evicted = |actions: &[Action]| {
+        actions.iter().filter_map(|action| if let Action::Evict { pod, .. } = action { Some(pod.0) } else { None }).collect::<Vec<_>>()
+    };
+    assert_eq!(evicted(&script.round()), [4]);
+    // Of equal priority nobody goes; of two pairs the cheaper one does.
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 1)]);
+    for (pod, slot, priority) in [(0, 0, 1), (1, 1, 1), (2, 2, 0), (3, 3, 1)] {
+        script.runs(pod, "a", mig("1g.6gb"), priority, &[(0, slot, "1g.6gb")]);
+    }
+    script.waits(4, mig("2g.12gb"), 1);
+    assert!(script.round().is_empty());
+    script.waits(5, mig("2g.12gb"), 5);
+    assert_eq!(evicted(&script.round()), [2, 3]);
+    assert!(script.round().is_empty(), "they were told once");
+    script.ends(2);
+    script.round();
+    assert_eq!(script.node_of(5), None, "half of the room is not room");
+    script.ends(3);
+    script.round();
+    assert_eq!(script.node_of(5), Some("a".into()));
+}
+
+#[test]
+fn disruption_budgets_and_promised_runtimes_hold() {
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 2)]);
+    script.runs(0, "a", mig("4g.24gb"), 0, &[(0, 0, "4g.24gb")]).budget(0, "web");
+    script.runs(1, "a", mig("4g.24gb"), 1, &[(1, 0, "4g.24gb")]).budget(1, "web").promised(1, 60_000);
+    script.allow("web", 0);
+    script.waits(2, mig("2g.12gb"), 5);
+    assert!(script.round().is_empty(), "nobody may go");
+    script.allow("web", 2);
+    script.waits(3, mig("4g.24gb"), 5);
+    let evicted = |actions: &[Action]| actions.iter().filter(|action| matches!(action, Action::Evict { .. })).count();
+    assert_eq!(evicted(&script.round()), 1, "the other one was promised a minute");
+    script.at(60_000);
+    assert_eq!(evicted(&script.round()), 1);
+}
+
+#[test]
+fn several_whole_gpus_take_those_with_the_fewest_users() {
+    let mut script = Script::with_shares(Config::DEFAULT, &[("a", "T4", 3)]);
+    script.runs_share(0, "a", 500, 0, &[0]).runs_share(1, "a", 500, 0, &[1]).runs_share(2, "a", 500, 0, &[1]).runs_share(
+        3,
+        "a",
+        500,
+        0,
+        &[2],
+    );
+    script.waits(4, whole(2), 1);
+    let evicted: Vec<u32> =
+        script.round().into_iter().filter_map(|action| if let Action::Evict { pod, .. } = action { Some(pod.0) } else { None }).collect();
+    assert_eq!(evicted, [0, 3]);
+}
+
+#[test]
+fn who_never_preempts_waits() {
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("4g.24gb"), 0, &[(0, 0, "4g.24gb")]);
+    script.waits_politely(1, mig("1g.6gb"), 9);
+    assert!(script.round().is_empty());
+}
