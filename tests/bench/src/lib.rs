@@ -6,8 +6,10 @@
 //! - [`openb`]: the published allocation of every baseline on the Alibaba trace, reproduced; our default policy beside it; what WebAssembly
 //!   costs.
 //! - [`mig_churn`]: MIG partitions that come and go, beside the published figures.
+//! - [`core`]: speed and memory of the core.
 //! - [`wasm`]: what the policy host costs and what it stops.
 
+pub mod core;
 pub mod mig_churn;
 pub mod openb;
 pub mod parallel;

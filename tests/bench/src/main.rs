@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_bench::{
-    mig_churn,
+    core, mig_churn,
     openb::{self, BASELINES, Done, SEEDS, TRACES},
     table, wasm,
 };
@@ -63,6 +63,8 @@ enum Bench {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
         seeds: u64,
     },
+    /// Speed and memory of the core: decisions, proofs that something is impossible, reclaim, growth with the cluster.
+    Core,
     /// What the policy host costs, and how it ends every attack that the hostile components make.
     WasmHost,
     /// Compile a component read from standard input under limits. Run by this program itself, in a process of its own.
@@ -93,6 +95,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Bench::OpenbFragmentation { data } => fragmentation(&openb::data(data.clone()), &cli.out),
         Bench::OpenbTax { data, policy } => tax(&openb::data(data.clone()), policy, &cli.out),
         Bench::MigChurn { requests, node_gpus, seeds } => churn(*node_gpus, *requests, *seeds, &cli.out),
+        Bench::Core => core_speed(&cli.out),
         Bench::WasmHost => wasm_host(&cli.out),
         Bench::Compile => unreachable!("handled before anything else"),
     }
@@ -266,6 +269,16 @@ fn churn(node_gpus: usize, requests: usize, seeds: u64, out: &Path) -> Result<bo
         ChurnFigures { gpus: 100, node_gpus, load: 1.0, requests, seeds, rows: &rows, published, seconds, threads: threads(), decisions };
     finish(out, "mig-churn", &figures)?;
     Ok(rows.iter().all(|row| row.reached != Some(false)))
+}
+
+fn core_speed(out: &Path) -> Result<bool> {
+    let host = openb::host()?;
+    let bar = bar(core::PARTS as usize);
+    let rows = core::measure(&host, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    say(&table::render(&core::TITLES, &core::cells(&rows)));
+    finish(out, "core", &rows)?;
+    Ok(rows.iter().all(core::Row::reached))
 }
 
 fn wasm_host(out: &Path) -> Result<bool> {

@@ -157,7 +157,7 @@ impl Scene<'_> {
         let holders: Vec<(Placement, Option<usize>)> = mig.users().iter().map(|user| (user.0, self.row_of(index, user))).collect();
         let places = layouts.feasible(layouts.empty(), row);
         let mut options: Vec<Clearing> =
-            places.filter_map(|place| Some((self.overlapping(layouts, mig, &holders, place)?, grant(place)))).collect();
+            places.filter_map(|place| Some((overlapping(layouts, mig, &holders, place)?, grant(place)))).collect();
         if options.is_empty() {
             // Not the slots but a count, the compute slices or the engines are short: ask the algebra.
             options.extend(self.by_limits(index, layouts, mig, &holders, row));
@@ -173,17 +173,6 @@ impl Scene<'_> {
     fn row_of(&self, index: u8, user: &(Placement, Holder)) -> Option<usize> {
         let mine = |one: &&(u8, usize, Use)| one.2 == Use::Partition(user.0) && user.1 == Holder::Pod(self.leavers[one.1].pod);
         self.users(index).iter().find(mine).map(|one| one.1)
-    }
-
-    /// Those whose partitions overlap a placement, if all may go and it can be made then.
-    fn overlapping(&self, layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], place: Placement) -> Option<Set> {
-        let mut state = mig.used();
-        let mut set = Set::default();
-        for &(other, row) in holders.iter().filter(|holder| layouts.overlap(holder.0, place)) {
-            set.add(row?);
-            state = layouts.without(state, other)?;
-        }
-        layouts.with(state, place).map(|_| set)
     }
 
     fn by_limits(&self, index: u8, layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], row: u8) -> Option<Clearing> {
@@ -243,4 +232,15 @@ impl Scene<'_> {
 /// Counts one more who goes.
 fn add((count, cost): (usize, u64), more: u64) -> (usize, u64) {
     (count + 1, cost.saturating_add(more))
+}
+
+/// Those whose partitions overlap a placement, if all may go and it can be made then.
+fn overlapping(layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], place: Placement) -> Option<Set> {
+    let mut state = mig.used();
+    let mut set = Set::default();
+    for &(other, row) in holders.iter().filter(|holder| layouts.overlap(holder.0, place)) {
+        set.add(row?);
+        state = layouts.without(state, other)?;
+    }
+    layouts.with(state, place).map(|_| set)
 }

@@ -77,6 +77,9 @@ pub(crate) fn best<'c>(
     );
     let mut best: Option<(NodeId, Way)> = None;
     for id in nodes {
+        if best.as_ref().is_some_and(|(_, best)| (best.goes.len(), best.cost) <= at_least(cluster, id, price)) {
+            continue;
+        }
         if let Some(way) = way(cluster, entry, id, base, price)
             && best.as_ref().is_none_or(|(_, best)| (way.goes.len(), way.cost) < (best.goes.len(), best.cost))
         {
@@ -84,6 +87,16 @@ pub(crate) fn best<'c>(
         }
     }
     best
+}
+
+/// What a way on a node costs at least: one pod, the cheapest. Nobody has to go only where somebody is leaving or has a claim already, for
+/// otherwise the pod would have been placed. Few nodes can do better than the best so far, so most are not looked at any closer.
+fn at_least(cluster: &Cluster, id: NodeId, price: Price<'_>) -> (usize, u64) {
+    let Some(node) = cluster.node(id) else { return (usize::MAX, 0) };
+    if !node.claims.is_empty() || node.pods.iter().any(|&pod| cluster.leaves(pod, id)) {
+        return (0, 0);
+    }
+    node.pods.iter().filter_map(|&pod| price(pod)).min().map_or((usize::MAX, 0), |cost| (1, cost))
 }
 
 /// The best way on one node that keeps within every disruption budget.

@@ -22,7 +22,7 @@ impl Taken {
     }
 }
 
-impl<'a> Occupancy<'a> {
+impl Occupancy<'_> {
     /// What comes of a partition at `placement`, warm or made anew; none if it cannot be, whatever warm partitions go.
     #[must_use]
     pub fn take(&self, placement: Placement) -> Option<Taken> {

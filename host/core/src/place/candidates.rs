@@ -102,7 +102,7 @@ pub fn enumerate(cluster: &Cluster, entry: &Entry, node: &Node, reuse: Reuse, fo
 }
 
 /// The GPU as it would be if it were cut so, with whether that is a change; none if it may not be.
-fn cut_as<'g>(cluster: &Cluster, node: &Node, gpu: &'g Gpu, cut: Cut) -> Option<(Cow<'g, Gpu>, bool)> {
+pub(super) fn cut_as<'g>(cluster: &Cluster, node: &Node, gpu: &'g Gpu, cut: Cut) -> Option<(Cow<'g, Gpu>, bool)> {
     let partitioning = node.spec.partitioning;
     let changes = gpu.cut() != cut;
     if gpu.fault.is_some() || !(if changes { partitioning.may_become(cut) } else { partitioning.may_use(cut) }) {

@@ -7,6 +7,7 @@
 
 mod candidates;
 mod columns;
+mod copies;
 pub(crate) mod packing;
 mod ranking;
 mod tier;
@@ -15,5 +16,6 @@ mod tournament;
 pub(crate) use candidates::mps_share;
 pub use candidates::{Candidate, Place, enumerate, milli_of};
 pub use columns::Columns;
+pub use copies::copies;
 pub use ranking::{Choice, Rankings};
 pub use tier::{Reuse, Tier};

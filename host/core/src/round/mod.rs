@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     explain::{self, Reason},
     model::{DemandId, NodeId, PodId},
-    place::{Choice, Rankings, Reuse},
+    place::{self, Choice, Rankings, Reuse},
     policy::{Cause, Partitioner, Revision},
     queue::{LaneKey, Queue},
     state::{Change, Cluster, Event, Refused, Why},
@@ -146,6 +146,12 @@ impl Planner {
     #[must_use]
     pub fn reason(&self, demand: DemandId) -> Option<Reason> {
         explain::reason(&self.cluster, demand)
+    }
+
+    /// How many pods of `demand` fit at once, counted up to `most`: see [`place::copies`].
+    #[must_use]
+    pub fn copies(&self, demand: DemandId, most: u32) -> u32 {
+        place::copies(&self.cluster, demand, most)
     }
 
     /// The cluster as events told it.

@@ -256,7 +256,7 @@ impl Question {
         if use_start.is_empty() {
             use_start.push(0);
         }
-        kind.push(if profile != NONE { 2 } else { u32::from(gpu != NONE) * (1 + 2 * (slot & 1)) });
+        kind.push(if profile == NONE { u32::from(gpu != NONE) * (1 + 2 * (slot & 1)) } else { 2 });
         milli.push(if gpu == NONE { 0 } else { gpu * 37 % 1001 });
         if profile != NONE && kind.len() % 2 == 0 {
             push(&mut self.uses, [gpu, profile, slot]);
