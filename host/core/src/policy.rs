@@ -112,6 +112,8 @@ pub struct Demands<'a> {
 pub struct View<'a> {
     /// The only randomness, drawn by the host for each decision.
     pub seed: u32,
+    /// Names the outlook, that is models, shapes, profiles and the mix: where the number is equal they are. See [`outlook`].
+    pub outlook: u64,
     /// GPU models of the cluster.
     pub models: Models<'a>,
     /// Shapes of nodes.
@@ -124,6 +126,38 @@ pub struct View<'a> {
     pub gpus: Gpus<'a>,
     /// The expected mix and the demand asked about.
     pub demands: Demands<'a>,
+}
+
+/// The name of an outlook: a hash of its columns (FNV-1a, Fowler, Noll and Vo, over words instead of bytes), so that equal outlooks have one
+/// name wherever they come from. `demands` holds the mix alone.
+#[must_use]
+pub fn outlook(models: &Models<'_>, shapes: &Shapes<'_>, profiles: &Profiles<'_>, demands: &Demands<'_>) -> u64 {
+    let columns = [
+        models.gpus,
+        models.memory,
+        models.slots,
+        shapes.model,
+        shapes.gpus,
+        shapes.cpu_capacity,
+        shapes.nodes,
+        profiles.model,
+        profiles.size,
+        profiles.compute,
+        profiles.memory,
+        profiles.starts,
+        demands.cpu,
+        demands.memory,
+        demands.count,
+        demands.milli,
+        demands.weight,
+        demands.model_start,
+        demands.models,
+        demands.profile_start,
+        demands.profiles,
+    ];
+    // The length of each column goes in too, or values could pass from one to the next unseen.
+    let words = columns.into_iter().flat_map(|column| std::iter::once(column.len() as u32).chain(column.iter().copied()));
+    words.fold(0xcbf2_9ce4_8422_2325, |hash, word| (hash ^ u64::from(word)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Feasible places for one pod; row = candidate. Those of a node are adjacent, the tightest first.

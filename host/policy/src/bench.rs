@@ -6,7 +6,7 @@ use partita_core::policy::{Candidates, Demands, Fault, Gpus, Models, NONE, Nodes
 use serde::Serialize;
 
 use crate::block::Sent;
-use crate::describe::{Starts, project};
+use crate::describe::{Starts, alone, project};
 use crate::wasm::WasmPolicy;
 
 /// GPUs of the synthetic clusters.
@@ -74,11 +74,14 @@ impl WasmPolicy {
         let mut starts = Starts::default();
         let (view, demand) = project(&cluster.view(), ASKED, self.info().reads(), &mut starts);
         let sent = Sent::of(&self.info().reads);
+        let mut of_asked = Starts::default();
+        let asked = alone(&view.demands, demand as usize, &mut of_asked);
         let mut instance = self.fresh()?;
+        instance.expect(&view, demand as usize, sent)?;
         let mut time = |candidates: &Candidates<'_>| {
             median(|| {
                 let start = Instant::now();
-                instance.score(&view, demand, candidates, sent)?;
+                instance.score(&view, demand, &asked, candidates, sent)?;
                 Ok(start.elapsed())
             })
         };
@@ -157,6 +160,7 @@ impl Cluster {
 
     fn view(&self) -> View<'_> {
         View {
+            outlook: 1,
             seed: 1,
             models: Models { gpus: std::slice::from_ref(&self.gpus), memory: &[81_920], slots: &[0] },
             shapes: Shapes { model: &[0], gpus: &[GPUS_PER_NODE], cpu_capacity: &[128_000], nodes: std::slice::from_ref(&self.nodes) },

@@ -126,12 +126,20 @@ pub(crate) fn project<'a>(view: &View<'a>, demand: u32, reads: Reads, starts: &'
     }
     view.models = Models { gpus: ZEROES.get(..view.models.gpus.len()).unwrap_or_default(), ..view.models };
     view.shapes = Shapes::default();
-    let demands = view.demands;
+    view.demands = alone(&view.demands, row, starts);
+    (view, 0)
+}
+
+/// The demand in `row` as the only row; no row if there is none. `starts` lends the memory for its offsets.
+pub(crate) fn alone<'a>(demands: &Demands<'a>, row: usize, starts: &'a mut Starts) -> Demands<'a> {
+    if row >= demands.cpu.len() {
+        return Demands::default();
+    }
     let one = row..=row;
     let [of_models, of_profiles] = starts;
     let models = span(demands.model_start, row, demands.models, of_models);
     let profiles = span(demands.profile_start, row, demands.profiles, of_profiles);
-    view.demands = Demands {
+    Demands {
         cpu: &demands.cpu[one.clone()],
         memory: &demands.memory[one.clone()],
         count: &demands.count[one.clone()],
@@ -141,8 +149,7 @@ pub(crate) fn project<'a>(view: &View<'a>, demand: u32, reads: Reads, starts: &'
         models,
         profile_start: of_profiles,
         profiles,
-    };
-    (view, 0)
+    }
 }
 
 /// The part of `values` that `starts` gives to `row`; `alone` becomes the offsets of a table of that row alone.

@@ -7,7 +7,7 @@ use wasmtime::component::{InstancePre, Linker, WasmStr};
 use wasmtime::{Engine, ResourceLimiter, Store, StoreContextMut, Trap, WasmBacktrace};
 
 use crate::bindings::{self, Issue, Level, Partitioner, PartitionerIndices, Refusal};
-use crate::block::{Sent, pack};
+use crate::block::{Sent, pack, pack_outlook};
 use crate::describe::Info;
 use crate::engine;
 use crate::limits::{DETAIL_CHARS, FRAMES, HANDLES, LOG_FUEL, Limits, STORE_ITEMS, TABLE_ELEMENTS};
@@ -115,6 +115,8 @@ pub(crate) struct Instance {
     store: Store<State>,
     world: Partitioner,
     limits: Limits,
+    /// The name of the outlook that it was told last.
+    outlook: Option<u64>,
     /// The last question, kept for its memory.
     block: Vec<u32>,
 }
@@ -132,7 +134,7 @@ impl Instance {
         let instance = module.pre.instantiate(&mut store).map_err(|error| StartError::Fault(start_fault(&error, &module.log, budget)))?;
         // The imports fitted before; what is left are the types of the exports.
         let world = module.exports.load(&mut store, &instance).map_err(StartError::Mismatch)?;
-        Ok(Self { store, world, limits, block: Vec::new() })
+        Ok(Self { store, world, limits, outlook: None, block: Vec::new() })
     }
 
     /// An instance of `module` with `settings` applied, ready for questions.
@@ -166,17 +168,31 @@ impl Instance {
         self.call(self.limits.setup_fuel, 0, |world, store| world.partita_policy_lifecycle().call_configure(store, settings))
     }
 
-    /// The policy's scores, checked: one a candidate, each within the bound.
+    /// Tells the policy of the outlook, if it was told of another one last. Of the demands the first `mix` rows are part of it.
+    pub(crate) fn expect(&mut self, view: &policy::View<'_>, mix: usize, sent: Sent) -> Result<(), Fault> {
+        if self.outlook == Some(view.outlook) || !sent.outlook(mix > 0) {
+            return Ok(());
+        }
+        let mut block = std::mem::take(&mut self.block);
+        pack_outlook(view, mix, sent, &mut block);
+        self.call(self.limits.score_fuel, 0, |world, store| world.partita_policy_partitioning().call_expect(store, &block))?;
+        self.block = block;
+        self.outlook = Some(view.outlook);
+        Ok(())
+    }
+
+    /// The policy's scores, checked: one a candidate, each within the bound. `asked` is row `demand` of the demands, alone.
     pub(crate) fn score(
         &mut self,
         view: &policy::View<'_>,
         demand: u32,
+        asked: &policy::Demands<'_>,
         candidates: &policy::Candidates<'_>,
         sent: Sent,
     ) -> Result<Vec<i32>, Fault> {
         let count = candidates.node.len();
         let mut block = std::mem::take(&mut self.block);
-        pack(view, candidates, sent, &mut block);
+        pack(view, asked, candidates, sent, &mut block);
         let scores = self.call(self.limits.score_fuel, count * size_of::<i32>(), |world, store| {
             world.partita_policy_partitioning().call_score(store, &block, demand)
         })?;

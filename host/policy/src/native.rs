@@ -153,9 +153,10 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// `view` in the types of the SDK: pointers only, no column is copied.
 fn borrow<'a>(view: &policy::View<'a>) -> View<'a> {
-    let policy::View { seed, models, shapes, profiles, nodes, gpus, demands } = *view;
+    let policy::View { seed, outlook, models, shapes, profiles, nodes, gpus, demands } = *view;
     View {
         seed,
+        outlook,
         models: Models { gpus: models.gpus, memory: models.memory, slots: models.slots },
         shapes: Shapes { model: shapes.model, gpus: shapes.gpus, cpu_capacity: shapes.cpu_capacity, nodes: shapes.nodes },
         profiles: Profiles {

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use partita_core::policy::{Candidates, Cause, Fault, Partitioner, Reads, Revision, View};
+use partita_core::policy::{Candidates, Cause, Demands, Fault, Partitioner, Reads, Revision, View};
 
 use crate::block::Sent;
 use crate::breaker::Breaker;
-use crate::describe::{Info, Starts, project};
+use crate::describe::{Info, Starts, alone, project};
 use crate::instance::{Instance, Module};
 use crate::limits::{Limits, REPEAT_ALWAYS, REPEAT_EARLY, REPEAT_LATER};
 use crate::stats::Stats;
@@ -72,7 +72,8 @@ impl WasmPolicy {
 
     /// Puts the question to `instance` and counts what it cost.
     fn ask(&mut self, instance: &mut Instance, question: &Asked<'_>) -> Result<Vec<i32>, Fault> {
-        let answer = instance.score(&question.view, question.demand, &question.candidates, self.sent);
+        instance.expect(&question.view, question.demand as usize, self.sent)?;
+        let answer = instance.score(&question.view, question.demand, &question.asked, &question.candidates, self.sent);
         let fuel = self.module.limits.score_fuel.saturating_sub(instance.fuel_left());
         self.stats.fuel += fuel;
         self.stats.fuel_max = self.stats.fuel_max.max(fuel);
@@ -139,7 +140,10 @@ impl WasmPolicy {
 /// A question as the policy sees it.
 struct Asked<'a> {
     view: View<'a>,
+    /// Row of the demand asked about, which is the last: those before it are the mix.
     demand: u32,
+    /// The demand asked about, alone.
+    asked: Demands<'a>,
     candidates: Candidates<'a>,
 }
 
@@ -161,9 +165,10 @@ impl Partitioner for WasmPolicy {
     fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
         scores.clear();
         self.stats.calls += 1;
-        let mut starts = Starts::default();
+        let (mut starts, mut of_asked) = (Starts::default(), Starts::default());
         let (view, demand) = project(view, demand, self.reads, &mut starts);
-        let result = match self.answer(&Asked { view, demand, candidates: *candidates }) {
+        let asked = alone(&view.demands, demand as usize, &mut of_asked);
+        let result = match self.answer(&Asked { view, demand, asked, candidates: *candidates }) {
             Ok(answer) => {
                 scores.extend(answer);
                 self.stats.answered += 1;

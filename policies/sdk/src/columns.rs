@@ -108,6 +108,9 @@ pub struct Demands<'a> {
 pub struct View<'a> {
     /// The only randomness, drawn by the host for each decision.
     pub seed: u32,
+    /// Names the outlook, that is models, shapes, profiles and the mix: where the number is equal, so are they. What a policy derives from
+    /// the outlook it may keep under this number.
+    pub outlook: u64,
     /// GPU models of the cluster.
     pub models: Models<'a>,
     /// Shapes of nodes.

@@ -3,7 +3,7 @@
 use super::{Candidate, Place, candidates::milli_of};
 use crate::{
     model::{Cut, DemandId, GpuAsk},
-    policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, Shapes, View},
+    policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, Shapes, View, outlook},
     state::{Cluster, Entry, Gpu, Layout, Node, Use},
 };
 
@@ -11,6 +11,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 struct Fixed {
     version: Option<u64>,
+    /// The name of the outlook.
+    outlook: u64,
     gpus: Vec<u32>,
     memory: Vec<u32>,
     slots: Vec<u32>,
@@ -75,6 +77,8 @@ impl Columns {
         if self.fixed.version != Some(version) {
             self.fix(cluster);
             self.fixed.version = Some(version);
+            let View { models, shapes, profiles, demands, .. } = self.view(0);
+            self.fixed.outlook = outlook(&models, &shapes, &profiles, &demands);
         }
         self.demands.truncate(mix.len());
         self.demands.push(cluster.demands().get(demand), 0);
@@ -184,6 +188,7 @@ impl Columns {
         let (fixed, demands) = (&self.fixed, &self.demands);
         View {
             seed,
+            outlook: fixed.outlook,
             models: Models { gpus: &fixed.gpus, memory: &fixed.memory, slots: &fixed.slots },
             shapes: Shapes {
                 model: &fixed.shape_model,

@@ -67,6 +67,8 @@ impl lifecycle::Guest for Hostile {
 }
 
 impl partitioning::Guest for Hostile {
+    fn expect(_outlook: Vec<u32>) {}
+
     fn score(block: Vec<u32>, _demand: u32) -> Result<Vec<i32>, Refusal> {
         let column = |row: usize| &block[block[1 + row] as usize..block[2 + row] as usize];
         ATTACK.with(|cell| match cell.borrow_mut().as_mut() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use partita_core::policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, Shapes, View};
+use partita_core::policy::{Candidates, Demands, Gpus, Models, NONE, Nodes, Profiles, Shapes, View, outlook};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -129,8 +129,12 @@ fn demand(range: Range) -> impl Strategy<Value = Demand> {
 pub(crate) fn question(range: Range) -> impl Strategy<Value = Question> {
     let picks = vec(any::<bool>(), 0..64);
     (any::<u32>(), vec(node(range), 0..8), vec(demand(range), 1..7), any::<prop::sample::Index>(), picks).prop_map(
-        |(seed, nodes, demands, asked, picks)| {
-            let mut question = Question { seed, demand: asked.index(demands.len()) as u32, ..Question::default() };
+        |(seed, nodes, mut demands, asked, picks)| {
+            // The demand asked about is the last, behind the mix.
+            let last = demands.len() - 1;
+            demands.swap(asked.index(last + 1), last);
+            demands[last].weight = 0;
+            let mut question = Question { seed, demand: demands.len() as u32 - 1, ..Question::default() };
             question.add_models(&nodes);
             question.add_shapes(&nodes);
             for demand in &demands {
@@ -241,7 +245,8 @@ impl Question {
         let gpus = Gpus { model, free, used_slots, warm_slots, mig };
         let [cpu, memory, count, milli, weight, model_start, accepted, profile_start, serving] = &self.demands;
         let demands = Demands { cpu, memory, count, milli, weight, model_start, models: accepted, profile_start, profiles: serving };
-        View { seed: self.seed, models, shapes, profiles, nodes, gpus, demands }
+        let outlook = outlook(&models, &shapes, &profiles, &demands);
+        View { seed: self.seed, outlook, models, shapes, profiles, nodes, gpus, demands }
     }
 
     pub(crate) fn candidates(&self) -> Candidates<'_> {
