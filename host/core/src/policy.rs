@@ -187,6 +187,28 @@ pub struct Candidates<'a> {
     pub use_slot: &'a [u32],
 }
 
+/// Running pods that may be moved; row = pod.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Movable<'a> {
+    /// Row of [`Demands`].
+    pub demand: &'a [u32],
+    /// Row of [`Nodes`] where it runs.
+    pub node: &'a [u32],
+    /// Row of [`Gpus`]: its first GPU.
+    pub gpu: &'a [u32],
+    /// First slot of its first MIG partition, else [`NONE`].
+    pub slot: &'a [u32],
+}
+
+/// Moves that a strategy proposes; row = move.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Row of [`Movable`], each at most once.
+    pub pod: Vec<u32>,
+    /// Row of [`Nodes`] where it goes.
+    pub node: Vec<u32>,
+}
+
 /// Names a revision (module + settings + limits) within one run; the key of everything that is cached of its answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u32);
@@ -287,6 +309,14 @@ pub trait Partitioner {
     /// # Errors
     /// A [`Fault`] when there is no usable answer; `scores` is then meaningless.
     fn score(&mut self, view: &View<'_>, demand: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault>;
+    /// Proposes at most `most` moves of running pods that tidy the cluster up. The first `mix` rows of the demands are the mix, the others
+    /// are those of the pods.
+    ///
+    /// # Errors
+    /// A [`Fault`] when there is no usable answer; a strategy that moves nobody declines, as this does unless it is overridden.
+    fn choose_moves(&mut self, _view: &View<'_>, _mix: u32, _pods: &Movable<'_>, _most: u32) -> Result<Moves, Fault> {
+        Err(Fault { cause: Cause::Declined, detail: "it moves nobody".into() })
+    }
     /// The core refused the last answer as a whole: the strategy takes note and is trusted less.
     fn refused(&mut self, fault: &Fault);
 }

@@ -4,7 +4,12 @@
 
 mod script;
 
-use partita_core::{Action, Config, model::PodId, state::Why};
+use partita_core::{
+    Action, Config,
+    model::PodId,
+    policy::{Candidates, Cause, Fault, Movable, Moves, Partitioner, Reads, Revision, View},
+    state::Why,
+};
 use script::{Script, mig, whole};
 
 const MOVES: Config = Config { moves: 2, preempt: false, ..Config::DEFAULT };
@@ -151,4 +156,71 @@ fn who_never_preempts_waits() {
     script.runs(0, "a", mig("4g.24gb"), 0, &[(0, 0, "4g.24gb")]);
     script.waits_politely(1, mig("1g.6gb"), 9);
     assert!(script.round().is_empty());
+}
+
+/// Proposes moves of (pod row, node row), whatever the question.
+struct Mover(Vec<(u32, u32)>, usize);
+
+impl Partitioner for Mover {
+    fn revision(&self) -> Revision {
+        Revision(9)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { seed: false, mix: false }
+    }
+
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn score(&mut self, _: &View<'_>, _: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
+        scores.resize(candidates.node.len(), 0);
+        Ok(())
+    }
+
+    fn choose_moves(&mut self, view: &View<'_>, mix: u32, pods: &Movable<'_>, _: u32) -> Result<Moves, Fault> {
+        assert!(pods.demand.iter().all(|&demand| demand >= mix && (demand as usize) < view.demands.cpu.len()));
+        assert!(pods.node.iter().all(|&node| (node as usize) < view.nodes.cpu_free.len()));
+        Ok(Moves { pod: self.0.iter().map(|one| one.0).collect(), node: self.0.iter().map(|one| one.1).collect() })
+    }
+
+    fn refused(&mut self, fault: &Fault) {
+        assert_eq!(fault.cause, Cause::Invalid);
+        self.1 += 1;
+    }
+}
+
+#[test]
+fn what_a_policy_moves_is_checked_and_moved_only_where_it_fits() {
+    let start = || {
+        let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 1), ("b", "A30", 1)]);
+        script.runs(0, "a", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]).restartable(0);
+        script.runs(1, "b", mig("2g.12gb"), 0, &[(0, 0, "2g.12gb")]).restartable(1);
+        script.runs(2, "b", mig("1g.6gb"), 0, &[(0, 2, "1g.6gb")]);
+        script
+    };
+    // Pod 2 may not move, so there are two rows. What is wrong is refused whole.
+    for wrong in [vec![(2, 0)], vec![(0, 7)], vec![(0, 1), (0, 1)], vec![(0, 1), (1, 0), (0, 0)]] {
+        let (mut script, mut mover) = (start(), Mover(wrong, 0));
+        let plan = script.planner.consolidate(&mut [&mut mover], 2);
+        assert_eq!((plan.actions.len(), plan.faults.len(), mover.1), (0, 1, 1));
+    }
+    let mut script = start();
+    let plan = script.planner.consolidate(&mut [&mut Mover(vec![(0, 1), (1, 0)], 0)], 2);
+    // The first fits on slot 3. The second fits beside the place that the first has not left yet.
+    let moved: Vec<(u32, u32)> = plan
+        .actions
+        .iter()
+        .filter_map(|action| if let Action::Move { pod, node, by: None, .. } = action { Some((pod.0, node.0)) } else { None })
+        .collect();
+    assert_eq!(moved, [(0, 1), (1, 0)]);
+    assert_eq!((script.node_of(0), script.node_of(1)), (Some("b".into()), Some("a".into())));
+    script.left(0);
+    script.left(1);
+    script.waits(3, mig("2g.12gb"), 0);
+    script.round();
+    assert_eq!(script.node_of(3), Some("b".into()));
+    // A policy without an opinion moves nobody.
+    assert!(script.planner.consolidate(&mut [&mut script::Zeros], 2).actions.is_empty());
 }

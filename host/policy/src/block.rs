@@ -3,7 +3,7 @@
 //! A question about places is small, and there is one for each decision. Lowering a list costs about 0.1 µs however short it is, so one
 //! block is ten times cheaper than forty columns; packing it here is a `memcpy` a column.
 
-use partita_core::policy::{Candidates, Demands, View};
+use partita_core::policy::{Candidates, Demands, Movable, View};
 
 use crate::describe;
 
@@ -80,6 +80,18 @@ pub(crate) fn pack(view: &View<'_>, asked: &Demands<'_>, candidates: &Candidates
     let Demands { cpu, memory, count, milli, weight, model_start, models, profile_start, profiles } = *asked;
     let demands = [cpu, memory, count, milli, weight, model_start, models, profile_start, profiles];
     write(&columns(&seed, [&[]; 3], [&[]; 4], [&[]; 5], demands, view, candidates), sent, block);
+}
+
+/// Packs a question about pods that may move. Of the demands go those behind the mix, `others`.
+pub(crate) fn pack_moves(view: &View<'_>, others: &Demands<'_>, pods: &Movable<'_>, sent: Sent, block: &mut Vec<u32>) {
+    let seed = [view.seed];
+    let Demands { cpu, memory, count, milli, weight, model_start, models, profile_start, profiles } = *others;
+    let demands = [cpu, memory, count, milli, weight, model_start, models, profile_start, profiles];
+    let mut all = columns(&seed, [&[]; 3], [&[]; 4], [&[]; 5], demands, view, &Candidates::default());
+    all[38..42].copy_from_slice(&[pods.demand, pods.node, pods.gpu, pods.slot]);
+    let mut sent = sent;
+    sent.0[38..42].fill(true);
+    write(&all, sent, block);
 }
 
 /// All columns in the order of the package.

@@ -152,6 +152,31 @@ pub(crate) fn alone<'a>(demands: &Demands<'a>, row: usize, starts: &'a mut Start
     }
 }
 
+/// The demands from row `first` on. `starts` lends the memory for their offsets.
+pub(crate) fn behind<'a>(demands: &Demands<'a>, first: usize, starts: &'a mut [Vec<u32>; 2]) -> Demands<'a> {
+    let rows = |column: &'a [u32]| column.get(first..).unwrap_or_default();
+    let [of_models, of_profiles] = starts;
+    let ragged = |offsets: &[u32], values: &'a [u32], own: &'a mut Vec<u32>| -> (&'a [u32], &'a [u32]) {
+        let offsets = offsets.get(first..).unwrap_or_default();
+        let base = offsets.first().copied().unwrap_or(0);
+        own.extend(offsets.iter().map(|offset| offset - base));
+        (own, values.get(base as usize..).unwrap_or_default())
+    };
+    let (model_start, models) = ragged(demands.model_start, demands.models, of_models);
+    let (profile_start, profiles) = ragged(demands.profile_start, demands.profiles, of_profiles);
+    Demands {
+        cpu: rows(demands.cpu),
+        memory: rows(demands.memory),
+        count: rows(demands.count),
+        milli: rows(demands.milli),
+        weight: rows(demands.weight),
+        model_start,
+        models,
+        profile_start,
+        profiles,
+    }
+}
+
 /// The part of `values` that `starts` gives to `row`; `alone` becomes the offsets of a table of that row alone.
 fn span<'a>(starts: &[u32], row: usize, values: &'a [u32], alone: &mut [u32; 2]) -> &'a [u32] {
     let (start, end) = (starts[row], starts[row + 1]);

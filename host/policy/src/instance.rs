@@ -7,7 +7,7 @@ use wasmtime::component::{InstancePre, Linker, WasmStr};
 use wasmtime::{Engine, ResourceLimiter, Store, StoreContextMut, Trap, WasmBacktrace};
 
 use crate::bindings::{self, Issue, Level, Partitioner, PartitionerIndices, Refusal};
-use crate::block::{Sent, pack, pack_outlook};
+use crate::block::{Sent, pack, pack_moves, pack_outlook};
 use crate::describe::Info;
 use crate::engine;
 use crate::limits::{DETAIL_CHARS, FRAMES, HANDLES, LOG_FUEL, Limits, STORE_ITEMS, TABLE_ELEMENTS};
@@ -202,6 +202,31 @@ impl Instance {
             Err(Refusal::Declined(reason)) => Err(Fault { cause: Cause::Declined, detail: clean(&reason, DETAIL_CHARS) }),
             Err(Refusal::Unsupported(reason)) => {
                 Err(Fault { cause: Cause::Declined, detail: clean(&format!("unsupported question: {reason}"), DETAIL_CHARS) })
+            }
+        }
+    }
+
+    /// The moves that the policy proposes, not yet checked. `others` are the demands behind the mix.
+    pub(crate) fn moves(
+        &mut self,
+        view: &policy::View<'_>,
+        others: &policy::Demands<'_>,
+        pods: &policy::Movable<'_>,
+        most: u32,
+        sent: Sent,
+    ) -> Result<policy::Moves, Fault> {
+        let mut block = std::mem::take(&mut self.block);
+        pack_moves(view, others, pods, sent, &mut block);
+        let budget = bindings::exports::partita::policy::partitioning::Budget { changes: most };
+        let reply = 2 * most as usize * size_of::<u32>();
+        let moves = self.call(self.limits.setup_fuel, reply, |world, store| {
+            world.partita_policy_partitioning().call_choose_moves(store, &block, budget)
+        })?;
+        self.block = block;
+        match moves {
+            Ok(moves) => Ok(policy::Moves { pod: moves.pod, node: moves.node }),
+            Err(Refusal::Declined(reason) | Refusal::Unsupported(reason)) => {
+                Err(Fault { cause: Cause::Declined, detail: clean(&reason, DETAIL_CHARS) })
             }
         }
     }

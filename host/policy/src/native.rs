@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use partita_core::policy::{self, Cause, Fault, Partitioner, Reads, Revision};
-use partita_sdk::{Candidates, Demands, Gpus, Models, Native, Nodes, Profiles, Question, Refusal, Shapes, View};
+use partita_sdk::{Candidates, Demands, Gpus, Models, Movable, MoveQuestion, Native, Nodes, Profiles, Question, Refusal, Shapes, View};
 
 use crate::describe::{Info, Starts, project};
 use crate::host::{Host, LoadError, Loaded, Reason, SettingsIssue, Stage, check_settings};
@@ -109,6 +109,22 @@ impl Partitioner for NativePolicy {
         let result = self.answer(&question, scores);
         match &result {
             Ok(()) => self.stats.answered += 1,
+            Err(fault) => self.stats.faults.add(fault.cause),
+        }
+        result
+    }
+
+    fn choose_moves(&mut self, view: &policy::View<'_>, _mix: u32, pods: &policy::Movable<'_>, most: u32) -> Result<policy::Moves, Fault> {
+        self.stats.calls += 1;
+        let movable = Movable { demand: pods.demand, node: pods.node, gpu: pods.gpu, slot: pods.slot };
+        let question = MoveQuestion { view: borrow(view), pods: movable, changes: most as usize };
+        let result = match catch_unwind(AssertUnwindSafe(|| self.policy.choose_moves(&question))) {
+            Ok(Ok(moves)) => Ok(policy::Moves { pod: moves.pod, node: moves.node }),
+            Ok(Err(Refusal::Declined(reason) | Refusal::Unsupported(reason))) => Err(Fault { cause: Cause::Declined, detail: reason }),
+            Err(panic) => Err(Fault { cause: Cause::Trap, detail: format!("panic: {}", message(&*panic)) }),
+        };
+        match &result {
+            Ok(_) => self.stats.answered += 1,
             Err(fault) => self.stats.faults.add(fault.cause),
         }
         result

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use partita_core::policy::{Candidates, Cause, Demands, Fault, Partitioner, Reads, Revision, View};
+use partita_core::policy::{Candidates, Cause, Demands, Fault, Movable, Moves, Partitioner, Reads, Revision, View};
 
 use crate::block::Sent;
 use crate::breaker::Breaker;
-use crate::describe::{Info, Starts, alone, project};
+use crate::describe::{Info, Starts, alone, behind, project};
 use crate::instance::{Instance, Module};
 use crate::limits::{Limits, REPEAT_ALWAYS, REPEAT_EARLY, REPEAT_LATER};
 use crate::stats::Stats;
@@ -180,6 +180,29 @@ impl Partitioner for WasmPolicy {
         self.stats.resting = self.breaker.left();
         (self.stats.log_lines, self.stats.log_dropped) = self.module.log.totals();
         result
+    }
+
+    fn choose_moves(&mut self, view: &View<'_>, mix: u32, pods: &Movable<'_>, most: u32) -> Result<Moves, Fault> {
+        self.stats.calls += 1;
+        let mut starts = <[Vec<u32>; 2]>::default();
+        let others = behind(&view.demands, mix as usize, &mut starts);
+        let mut view = *view;
+        if !self.reads.seed {
+            view.seed = 0;
+        }
+        // Rare and large, so each is put to a fresh instance: nothing has to be proved of it.
+        let proposed = self.fresh().and_then(|mut instance| {
+            instance.expect(&view, mix as usize, self.sent)?;
+            instance.moves(&view, &others, pods, most, self.sent)
+        });
+        match proposed {
+            Ok(moves) => {
+                self.stats.answered += 1;
+                self.breaker.answered();
+                Ok(moves)
+            }
+            Err(fault) => Err(self.note(fault)),
+        }
     }
 
     fn refused(&mut self, fault: &Fault) {

@@ -8,13 +8,14 @@
 mod fgd;
 mod memo;
 mod mig;
+mod moves;
 mod tables;
 mod taking;
 mod usable;
 
 use std::cell::RefCell;
 
-use partita_sdk::{Issue, Kind, Partitioner, Policy, Question, Refusal};
+use partita_sdk::{Issue, Kind, MoveQuestion, Moves, Partitioner, Policy, Question, Refusal};
 use serde::Deserialize;
 
 use memo::Memo;
@@ -74,6 +75,7 @@ impl Policy for Fragmentation {
         "profiles.*",
         "nodes.cpu-free",
         "nodes.cpu-capacity",
+        "nodes.memory-free",
         "nodes.gpu-start",
         "gpus.model",
         "gpus.free",
@@ -110,6 +112,11 @@ impl Partitioner for Fragmentation {
             memo.of(view, Value::of).score(question, scores);
         }
         Ok(())
+    }
+
+    fn choose_moves(&self, question: &MoveQuestion<'_>) -> Result<Moves, Refusal> {
+        let mut memo = self.rooms.borrow_mut();
+        Ok(moves::choose(memo.of(&question.view, Rooms::of), question))
     }
 }
 

@@ -68,6 +68,12 @@ impl Rooms {
 }
 
 impl Rooms {
+    /// The room of a GPU of `model` with the slots of `used` taken, a thousand for each slot of an average profile of the mix.
+    pub(crate) fn share(&self, model: u32, used: u32) -> i64 {
+        let room = &self.0[model as usize];
+        room.left(used) * 1000 / room.total.max(1)
+    }
+
     /// Several partitions: the sum over their GPUs.
     fn several(&self, view: &View<'_>, place: &Candidate<'_>) -> i32 {
         let mut score = 0;
@@ -107,7 +113,7 @@ const MILLI_STEP: i32 = 900;
 const AMONG: i32 = 64;
 
 /// The mask of `size` slots from `first`.
-fn slots(size: u32, first: u32) -> u32 {
+pub(crate) fn slots(size: u32, first: u32) -> u32 {
     (((1u64 << size.min(32)) - 1) << first.min(31)) as u32
 }
 

@@ -73,6 +73,12 @@ pub struct Columns {
 impl Columns {
     /// Starts a question about `demand`: no nodes, no candidates. Returns the demand's row.
     pub fn start(&mut self, cluster: &Cluster, demand: DemandId) -> u32 {
+        self.start_plain(cluster);
+        self.push_demand(cluster, demand)
+    }
+
+    /// Starts a question that is about no one demand. Returns the rows of the mix.
+    pub fn start_plain(&mut self, cluster: &Cluster) -> u32 {
         let (mix, version) = cluster.mix();
         if self.fixed.version != Some(version) {
             self.fix(cluster);
@@ -81,9 +87,14 @@ impl Columns {
             self.fixed.outlook = outlook(&models, &shapes, &profiles, &demands);
         }
         self.demands.truncate(mix.len());
-        self.demands.push(cluster.demands().get(demand), 0);
         self.clear_nodes();
         mix.len() as u32
+    }
+
+    /// Adds a demand. Returns its row.
+    pub fn push_demand(&mut self, cluster: &Cluster, demand: DemandId) -> u32 {
+        self.demands.push(cluster.demands().get(demand), 0);
+        self.demands.cpu.len() as u32 - 1
     }
 
     /// Forgets nodes and candidates, keeps the demand.
@@ -104,8 +115,8 @@ impl Columns {
         self.use_start.push(0);
     }
 
-    /// Adds a node with its candidates for the demand of `entry`.
-    pub fn push_node(&mut self, cluster: &Cluster, entry: &Entry, node: &Node, candidates: &[Candidate]) {
+    /// Adds a node with its candidates for the demand of `entry`; a node without an entry has none.
+    pub fn push_node(&mut self, cluster: &Cluster, entry: Option<&Entry>, node: &Node, candidates: &[Candidate]) {
         let row = self.cpu_free.len() as u32;
         let first_gpu = self.model.len() as u32;
         let (cpu_free, memory_free) = node.spare();
@@ -114,11 +125,12 @@ impl Columns {
         self.memory_free.push(memory_free);
         self.memory_capacity.push(node.spec.memory_mib);
         self.gpu_pods.push(node.gpu_pods());
-        self.like_pods.push(node.like_pods(entry.shape.as_ref()));
+        self.like_pods.push(entry.map_or(0, |entry| node.like_pods(entry.shape.as_ref())));
         for gpu in &node.room.gpus {
             self.push_gpu(cluster, gpu);
         }
         self.gpu_start.push(self.model.len() as u32);
+        let Some(entry) = entry else { return };
         for &candidate in candidates {
             self.node.push(row);
             self.push_place(cluster, entry, node, first_gpu, candidate);

@@ -17,5 +17,6 @@ pub(crate) use candidates::mps_share;
 pub use candidates::{Candidate, Place, enumerate, milli_of};
 pub use columns::Columns;
 pub use copies::copies;
+pub(crate) use ranking::PIECE_MAX;
 pub use ranking::{Choice, Rankings};
 pub use tier::{Reuse, Tier};

@@ -12,7 +12,7 @@ use crate::{
 
 /// The most candidates and the most GPUs in one question, whole nodes at a time. A look at every node of a large cluster is cut into such
 /// pieces, so that a question stays within the fuel of a policy, with twenty thousand units a candidate, and its reply limit.
-const PIECE_MAX: usize = 1024;
+pub(crate) const PIECE_MAX: usize = 1024;
 /// The most candidates, and GPUs, times demands of the mix in one question: policies compare places with every demand of the mix, and this
 /// leaves them three hundred units of fuel for each such pair.
 const PAIRS_MAX: usize = 65_536;
@@ -112,6 +112,38 @@ impl Rankings {
         }))
     }
 
+    /// The best place for a pod of `demand` on one node by `policy`'s scores; none if there is no feasible place there.
+    ///
+    /// # Errors
+    /// A [`Fault`] if the policy did not answer, or answered wrongly.
+    pub fn choose_on(
+        &mut self,
+        cluster: &Cluster,
+        policy: &mut dyn Partitioner,
+        demand: DemandId,
+        id: NodeId,
+        seed: u32,
+    ) -> Result<Option<Choice>, Fault> {
+        let (entry, Some(node)) = (cluster.demands().get(demand), cluster.node(id)) else { return Ok(None) };
+        enumerate(cluster, entry, node, self.reuse, &mut self.found);
+        if self.found.is_empty() {
+            return Ok(None);
+        }
+        policy.ready()?;
+        let row = self.start(cluster, demand);
+        self.columns.push_node(cluster, Some(entry), node, &self.found);
+        self.offered.extend_from_slice(&self.found);
+        self.ask(policy, row, seed)?;
+        // Of equals the first.
+        let best = (0..self.found.len()).rev().max_by_key(|&row| key(self.found[row].tier, self.scores[row]));
+        Ok(best.map(|row| Choice { node: id, grant: self.found[row].grant(cluster, entry, node) }))
+    }
+
+    /// The buffers of questions, for one that is not about places.
+    pub fn columns(&mut self) -> &mut Columns {
+        &mut self.columns
+    }
+
     /// Makes a row for every node, at the cost of rankings that were not used for long if there are more than `rows_max` rows.
     fn make_room(&mut self, ranking: &mut Ranking, nodes: usize, rows_max: usize) {
         self.rows += nodes.saturating_sub(ranking.best.len());
@@ -183,7 +215,7 @@ impl Rankings {
                     seed = seed.wrapping_add(0x9e37_79b9);
                 }
                 if !self.found.is_empty() {
-                    self.columns.push_node(cluster, entry, node, &self.found);
+                    self.columns.push_node(cluster, Some(entry), node, &self.found);
                     self.offered.extend_from_slice(&self.found);
                 }
             }

@@ -143,7 +143,7 @@ impl Planner {
 
 /// Whether a running pod may be disturbed now: it was not told to go already, ran as long as it was promised, and every disruption budget
 /// that it counts in has some left.
-fn may_go(cluster: &Cluster, pod: PodId) -> Option<&Pod> {
+pub(super) fn may_go(cluster: &Cluster, pod: PodId) -> Option<&Pod> {
     let known = cluster.pod(pod)?;
     let placed = known.placed.as_ref().filter(|placed| !placed.stopping && known.leaving.is_none())?;
     let terms = &known.spec.terms;

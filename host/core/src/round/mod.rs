@@ -2,6 +2,7 @@
 
 mod make_room;
 mod plan;
+mod tidy;
 
 use std::{
     cmp::Reverse,
@@ -61,6 +62,8 @@ pub struct Planner {
     rankings: Rankings,
     /// State of the sequence from which seeds of decisions are drawn.
     seed: u64,
+    /// The node at which the next look for pods to move begins.
+    tidied: usize,
     /// Lanes for which no room could be made, with the position in the journal up to which that is known.
     stuck: BTreeMap<LaneKey, make_room::Stuck>,
 }

@@ -45,12 +45,13 @@ impl Entry {
         accepted.sort_unstable();
         let no_model = accepted.is_empty() && !demand.models.is_empty();
         let mut entry = Self { shape: Shape::of(&demand), models: accepted, no_model, wants: Vec::new(), profiles: Vec::new(), demand };
+        if let GpuAsk::Mig { partitions } = &entry.demand.gpu {
+            // What no model has is wanted all the same: a demand without wants would fit anywhere.
+            let rows = |name: &str| if no_model { Vec::new() } else { models.rows_named(name, &entry.models) };
+            entry.wants = partitions.iter().map(|(name, count)| Wanted { rows: rows(name), count: *count }).collect();
+        }
         if no_model {
             return entry;
-        }
-        if let GpuAsk::Mig { partitions } = &entry.demand.gpu {
-            let wanted = |(name, count): &(String, u32)| Wanted { rows: models.rows_named(name, &entry.models), count: *count };
-            entry.wants = partitions.iter().map(wanted).collect();
         }
         entry.profiles = match entry.demand.gpu {
             GpuAsk::Floor { memory_mib, compute, .. } => large_enough(models, &entry.models, memory_mib, compute),
