@@ -16,7 +16,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
-    Arrival, Cluster, Options, RunResult, Unplaceable, Workload, cluster::NODES_MAX, mix::Mix, random::SplitMix64, stats::Estimate,
+    Arrival, Cluster, Options, RunResult, Tidy, Unplaceable, Workload, cluster::NODES_MAX, mix::Mix, random::SplitMix64, stats::Estimate,
     workload::PODS_MAX,
 };
 
@@ -82,6 +82,8 @@ pub struct Churn {
     pub seed: u64,
     /// How the planner decides beside the policy.
     pub planner: Config,
+    /// How often pods are moved to tidy up.
+    pub tidy: Option<Tidy>,
 }
 
 /// Why a workload cannot be made.
@@ -114,7 +116,7 @@ impl Churn {
     /// The workload of the benchmark: 100 GPUs, load 1, 30,000 requests.
     #[must_use]
     pub fn benchmark(mix: &'static ChurnMix, seed: u64) -> Self {
-        Self { mix, load: 1.0, gpus: 100, node_gpus: NODE_GPUS, requests: 30_000, seed, planner: Config::DEFAULT }
+        Self { mix, load: 1.0, gpus: 100, node_gpus: NODE_GPUS, requests: 30_000, seed, planner: Config::DEFAULT, tidy: None }
     }
 
     /// The same, if every number is within its range.
@@ -150,7 +152,7 @@ impl Churn {
     /// How it is played: pods that do not fit are dropped, and the first fifth, in which the cluster fills, is not counted.
     #[must_use]
     pub fn options(&self) -> Options {
-        Options { seed: self.seed, unplaceable: Unplaceable::Drop, warm_up: self.requests / 5, planner: self.planner }
+        Options { seed: self.seed, unplaceable: Unplaceable::Drop, warm_up: self.requests / 5, planner: self.planner, tidy: self.tidy }
     }
 
     fn cluster(&self) -> Cluster {

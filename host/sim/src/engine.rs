@@ -14,7 +14,7 @@ use partita_core::{
 };
 
 use crate::{
-    Contender, Options, SimError, Unplaceable,
+    Contender, Options, SimError, Tidy, Unplaceable,
     cluster::Cluster,
     ledger::Ledger,
     metrics::{self, Failure, RunResult, State, Timing, Unplaced, Waits},
@@ -62,6 +62,9 @@ struct Engine<'a> {
     planner: Planner,
     ledger: Ledger<'a>,
     now_ms: u64,
+    tidy: Option<Tidy>,
+    /// When pods are moved next to tidy up.
+    tidy_at_ms: Option<u64>,
     /// Arrivals that have come; also the number of the next pod.
     come: usize,
     /// When a pod ends, and which of its starts that is about.
@@ -99,6 +102,8 @@ impl<'a> Engine<'a> {
             planner,
             ledger: Ledger::new(cluster, &workload.mix),
             now_ms: 0,
+            tidy: options.tidy,
+            tidy_at_ms: options.tidy.map(|tidy| tidy.every_ms.max(1)),
             come: 0,
             departures: BinaryHeap::new(),
             running: std::iter::repeat_with(|| None).take(pods).collect(),
@@ -119,6 +124,7 @@ impl<'a> Engine<'a> {
         while let Some(at_ms) = self.next_event() {
             self.now_ms = at_ms;
             self.depart()?;
+            self.tidy(chain)?;
             if self.drops {
                 // One at a time, as in the paper: a pod that does not fit now is gone before the next comes.
                 while self.arrive()? {
@@ -143,7 +149,8 @@ impl<'a> Engine<'a> {
     fn next_event(&self) -> Option<u64> {
         let arrival = self.workload.arrivals.get(self.come).map(|arrival| arrival.at_ms);
         let departure = self.departures.peek().map(|Reverse((at_ms, ..))| *at_ms);
-        arrival.into_iter().chain(departure).min()
+        let next = arrival.into_iter().chain(departure).min()?;
+        Some(self.tidy_at_ms.map_or(next, |at_ms| at_ms.min(next)))
     }
 
     fn pod(&self, id: PodId) -> &'a PodSpec {
@@ -230,6 +237,21 @@ impl<'a> Engine<'a> {
         self.starts[id.index()] += 1;
         self.planner.apply(Event::PodRemoved(id))?;
         Ok(self.planner.apply(Event::PodAdded(id, self.pod(id).clone()))?)
+    }
+
+    /// Moves pods to tidy up, if it is time to.
+    fn tidy(&mut self, chain: &mut [&mut dyn Partitioner]) -> Result<(), SimError> {
+        let (Some(tidy), Some(at_ms)) = (self.tidy, self.tidy_at_ms) else { return Ok(()) };
+        if at_ms > self.now_ms {
+            return Ok(());
+        }
+        self.tidy_at_ms = Some(at_ms + tidy.every_ms.max(1));
+        self.planner.apply(Event::Time(self.now_ms))?;
+        // A policy that moves nobody declines, which is no failure.
+        for action in self.planner.consolidate(chain, tidy.moves).actions {
+            self.act(action)?;
+        }
+        Ok(())
     }
 
     /// Takes a running pod off the books.

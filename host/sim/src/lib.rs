@@ -72,6 +72,15 @@ pub enum Unplaceable {
     Drop,
 }
 
+/// How often running pods are moved to tidy up, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tidy {
+    /// Milliseconds from one time to the next; at least one.
+    pub every_ms: u64,
+    /// The most pods that move each time.
+    pub moves: u32,
+}
+
 /// How a run is played.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
@@ -81,6 +90,8 @@ pub struct Options {
     pub unplaceable: Unplaceable,
     /// How the planner decides beside the policies; its seed is the one above.
     pub planner: Config,
+    /// How often running pods are moved to tidy up; none for never.
+    pub tidy: Option<Tidy>,
     /// How many first arrivals come before the means of a run begin, and are not counted in what it accepted.
     pub warm_up: usize,
 }

@@ -10,8 +10,8 @@ use partita_core::{Config, policy::Partitioner};
 use partita_sim::{Cluster, Contender, Options, Outcome, RunResult, SimError, Unplaceable, Workload, openb::allocation_at, simulate};
 use proptest::prelude::*;
 
-const WAIT: Options = Options { seed: 1, unplaceable: Unplaceable::Wait, planner: Config::DEFAULT, warm_up: 0 };
-const DROP: Options = Options { seed: 1, unplaceable: Unplaceable::Drop, planner: Config::DEFAULT, warm_up: 0 };
+const WAIT: Options = Options { seed: 1, unplaceable: Unplaceable::Wait, planner: Config::DEFAULT, warm_up: 0, tidy: None };
+const DROP: Options = Options { seed: 1, unplaceable: Unplaceable::Drop, planner: Config::DEFAULT, warm_up: 0, tidy: None };
 
 fn cluster(nodes: &str) -> Cluster {
     Cluster::parse("cluster", nodes.as_bytes()).unwrap()

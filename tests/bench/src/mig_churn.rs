@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use partita_core::{Config, Reuse, policy::Partitioner};
 use partita_policy::{Host, Limits};
 use partita_sim::{
-    Contender,
+    Contender, Tidy,
     churn::{Churn, ChurnMix, Figures, MIXES, Played},
     simulate,
     stats::Estimate,
@@ -18,14 +18,39 @@ use serde::Serialize;
 
 use crate::parallel;
 
-/// Who is compared: name, policy, whether warm partitions go before free slots, and how many pods may move for one that does not fit.
-pub const CONTENDERS: [(&str, &str, Reuse, u32); 6] = [
-    ("first-fit", "first-fit", Reuse::Free, 0),
-    ("best-fit", "best-fit", Reuse::Free, 0),
-    ("fragmentation", "fragmentation", Reuse::Free, 0),
-    ("warm first", "fragmentation", Reuse::First, 0),
-    ("2 moves", "fragmentation", Reuse::Free, 2),
-    ("spread", "spread", Reuse::Free, 0),
+/// Who is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// What it is called.
+    pub name: &'static str,
+    /// Our policy.
+    pub policy: &'static str,
+    /// Whether warm partitions go before free slots.
+    pub reuse: Reuse,
+    /// How many pods may move for one that does not fit.
+    pub moves: u32,
+    /// How often pods are moved to tidy up.
+    pub tidy: Option<Tidy>,
+}
+
+/// A policy that counts warm partitions as free slots and moves nobody.
+#[must_use]
+pub const fn plain(name: &'static str) -> Rule {
+    Rule { name, policy: name, reuse: Reuse::Free, moves: 0, tidy: None }
+}
+
+const OURS: Rule = plain("fragmentation");
+
+/// Who is compared, in the order of the table. A pod runs for 100 s on average, and some 270 run at a time: to tidy up by one pod a second
+/// is to move each of them once every third life.
+pub const RULES: [Rule; 7] = [
+    plain("first-fit"),
+    plain("best-fit"),
+    OURS,
+    Rule { name: "warm first", reuse: Reuse::First, ..OURS },
+    Rule { name: "tidy 1/s", tidy: Some(Tidy { every_ms: 1000, moves: 1 }), ..OURS },
+    Rule { name: "2 moves", moves: 2, ..OURS },
+    plain("spread"),
 ];
 /// The fewest points of the slots that emptiest-first loses against keeping room, as published: 20 to 40.
 pub const SPREAD_LOSES: f64 = 20.0;
@@ -84,14 +109,8 @@ pub const PUBLISHED: [Published; 4] = [
 pub struct Job {
     /// The mix.
     pub mix: &'static ChurnMix,
-    /// What it is called.
-    pub name: &'static str,
-    /// Our policy.
-    pub policy: &'static str,
-    /// Whether warm partitions go before free slots.
-    pub reuse: Reuse,
-    /// How many pods may move for one that does not fit.
-    pub moves: u32,
+    /// Who places.
+    pub rule: Rule,
     /// GPUs of the cluster.
     pub gpus: usize,
     /// GPUs of a node.
@@ -118,20 +137,7 @@ pub struct Done {
 /// Every policy on every mix: 100 GPUs, `node_gpus` a node, `requests` a run, seeds from 1 to `seeds`.
 #[must_use]
 pub fn jobs(node_gpus: usize, requests: usize, seeds: u64) -> Vec<Job> {
-    let of = |mix| {
-        CONTENDERS.map(|(name, policy, reuse, moves)| Job {
-            mix,
-            name,
-            policy,
-            reuse,
-            moves,
-            gpus: 100,
-            node_gpus,
-            requests,
-            seeds,
-            native: false,
-        })
-    };
+    let of = |mix| RULES.map(|rule| Job { mix, rule, gpus: 100, node_gpus, requests, seeds, native: false });
     MIXES.iter().flat_map(of).collect()
 }
 
@@ -149,17 +155,24 @@ pub fn run_all(host: &Host, jobs: &[Job], threads: usize, tell: &(dyn Fn() + Syn
 /// If the policy cannot be loaded, or does not answer.
 pub fn run(host: &Host, job: &Job, tell: &dyn Fn()) -> Result<Done> {
     let mut policy: Box<dyn Partitioner> = if job.native {
-        Box::new(partita_policy::native(job.policy, "")?)
+        Box::new(partita_policy::native(job.rule.policy, "")?)
     } else {
-        Box::new(host.load_bundled(job.policy, "", Limits::default())?.policy)
+        Box::new(host.load_bundled(job.rule.policy, "", Limits::default())?.policy)
     };
     let (mut runs, mut decisions, mut decisions_s) = (Vec::new(), 0, 0.0);
     for seed in 1..=job.seeds {
-        let planner = Config { reuse: job.reuse, moves: job.moves, ..Config::DEFAULT };
-        let churn = Churn { gpus: job.gpus, node_gpus: job.node_gpus, requests: job.requests, planner, ..Churn::benchmark(job.mix, seed) };
+        let planner = Config { reuse: job.rule.reuse, moves: job.rule.moves, ..Config::DEFAULT };
+        let churn = Churn {
+            gpus: job.gpus,
+            node_gpus: job.node_gpus,
+            requests: job.requests,
+            planner,
+            tidy: job.rule.tidy,
+            ..Churn::benchmark(job.mix, seed)
+        };
         let (cluster, workload) = churn.make()?;
         // No fallback: a policy that does not answer must not be carried by another.
-        let mut contenders = [Contender { name: job.name.to_owned(), chain: vec![policy.as_mut()] }];
+        let mut contenders = [Contender { name: job.rule.name.to_owned(), chain: vec![policy.as_mut()] }];
         let outcome = simulate(&cluster, &workload, &churn.options(), &mut contenders, &mut |_, _| {})?;
         let run = &outcome.runs[0];
         ensure!(run.result.failures.is_empty(), "{job:?}, seed {seed}, was not answered by its policy: {:?}", run.result.failures);
@@ -168,7 +181,7 @@ pub fn run(host: &Host, job: &Job, tell: &dyn Fn()) -> Result<Done> {
         decisions_s += run.timing.decisions_s;
         tell();
     }
-    Ok(Done { figures: Figures::of(job.mix.name, job.name, runs), decisions, decisions_s })
+    Ok(Done { figures: Figures::of(job.mix.name, job.rule.name, runs), decisions, decisions_s })
 }
 
 /// A row of the table: ours, what it is measured against, and whether it is reached.
