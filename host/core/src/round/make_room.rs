@@ -7,7 +7,7 @@ use crate::{
     place::milli_of,
     policy::Partitioner,
     queue::LaneKey,
-    state::{Claim, Cluster, Grant, Pod, Why},
+    state::{Claim, Cluster, Grant, Pod, Room, Why},
 };
 
 /// The most pods of one lane for which room is made in one round: each costs a look at every node.
@@ -98,16 +98,19 @@ impl Planner {
             return false;
         }
         let mut moved: Vec<Action> = Vec::new();
-        for (row, &mover) in way.goes.iter().enumerate() {
+        let mut before: Vec<(PodId, Room)> = Vec::new();
+        for &mover in &way.goes {
             let demand = self.cluster.pod(mover).map(|pod| pod.demand);
             let choice = demand.and_then(|demand| self.choose(policies, demand, &mut plan.faults).ok().flatten());
-            let (Some(choice), Some((from, _))) = (choice, self.cluster.runs_on(mover)) else {
-                for &mover in &way.goes[..row] {
-                    self.cluster.undo_relocate(mover);
+            let room = choice.as_ref().and_then(|choice| self.cluster.node(choice.node)).map(|node| node.room.clone());
+            let (Some(choice), Some(room), Some((from, _))) = (choice, room, self.cluster.runs_on(mover)) else {
+                for (mover, room) in before.into_iter().rev() {
+                    self.cluster.undo_relocate(mover, room);
                 }
                 self.cluster.drop_claim(pod);
                 return false;
             };
+            before.push((mover, room));
             let changes = self.cluster.relocate(mover, choice.node, choice.grant.clone());
             moved.extend(changes_on(choice.node, changes));
             moved.push(Action::Move { pod: mover, from, node: choice.node, grant: choice.grant, by: Some(pod) });

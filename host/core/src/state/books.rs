@@ -1,6 +1,6 @@
 //! Pods come, run, move and go: what that does to the nodes' books.
 
-use super::{Change, Cluster, Grant, Placed, Pod, Refused, dense};
+use super::{Change, Cluster, Grant, Placed, Pod, Refused, Room, dense};
 use crate::model::{NodeId, PodId, PodSpec};
 
 impl Cluster {
@@ -116,13 +116,19 @@ impl Cluster {
         changes
     }
 
-    /// Takes a move back that nobody was told of.
-    pub(crate) fn undo_relocate(&mut self, id: PodId) {
+    /// Takes a move back that nobody was told of. `before` is the room of the pod's new node as it was: what was made there for the pod was
+    /// never made, and what had to go never went.
+    pub(crate) fn undo_relocate(&mut self, id: PodId, before: Room) {
         let Some(Some(pod)) = self.pods.get_mut(id.index()) else { return };
         let (Some(old), Some(new)) = (pod.leaving.take(), pod.placed.take()) else { return };
         pod.placed = Some(old.clone());
-        let pod = pod.clone();
-        self.release(id, &pod, &new, old.node != new.node);
+        let demand = pod.demand;
+        if let Some(Some(node)) = self.nodes.get_mut(new.node.index()) {
+            node.room = before;
+            if old.node != new.node {
+                node.remove_pod(id, self.demands.get(demand).shape.as_ref());
+            }
+        }
         self.touch(new.node);
         self.touch(old.node);
     }
