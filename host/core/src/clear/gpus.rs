@@ -155,10 +155,15 @@ impl Scene<'_> {
             return Vec::new();
         }
         let holders: Vec<(Placement, Option<usize>)> = mig.users().iter().map(|user| (user.0, self.row_of(index, user))).collect();
-        let places = layouts.feasible(layouts.empty(), row);
-        let mut options: Vec<Clearing> =
-            places.filter_map(|place| Some((self.overlapping(layouts, mig, &holders, place)?, grant(place)))).collect();
-        if options.is_empty() {
+        let (mut options, mut limited) = (Vec::new(), false);
+        for place in layouts.feasible(layouts.empty(), row) {
+            match self.overlapping(layouts, mig, &holders, place) {
+                Some((set, true)) => options.push((set, grant(place))),
+                Some((_, false)) => limited = true,
+                None => {}
+            }
+        }
+        if limited {
             // Not the slots but a count, the compute slices or the engines are short: ask the algebra.
             options.extend(self.by_limits(index, layouts, mig, &holders, row));
         }
@@ -175,15 +180,15 @@ impl Scene<'_> {
         self.users(index).iter().find(mine).map(|one| one.1)
     }
 
-    /// Those whose partitions overlap a placement, if all may go and it can be made then.
-    fn overlapping(&self, layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], place: Placement) -> Option<Set> {
+    /// Those whose partitions overlap a placement, if all may go, and whether it can be made then.
+    fn overlapping(&self, layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], place: Placement) -> Option<(Set, bool)> {
         let mut state = mig.used();
         let mut set = Set::default();
         for &(other, row) in holders.iter().filter(|holder| layouts.overlap(holder.0, place)) {
             set.add(row?);
             state = layouts.without(state, other)?;
         }
-        layouts.with(state, place).map(|_| set)
+        Some((set, layouts.with(state, place).is_some()))
     }
 
     fn by_limits(&self, index: u8, layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], row: u8) -> Option<Clearing> {
