@@ -205,10 +205,33 @@ impl Scene<'_> {
         Some(Held { id: u32::try_from(row).ok()?, gpu, placement, cost: Some(self.leavers[row].cost) })
     }
 
-    /// Room for several MIG partitions: the algebra splits them over the GPUs.
+    /// Room for several MIG partitions: on GPUs that MIG cuts or that are idle, and if that is too little on those that others leave, the
+    /// cheapest first.
     fn packed(&self) -> Option<Clearing> {
-        let (indices, gpus) =
-            packing::occupancies(self.cluster, self.node, &self.room.gpus, self.node.spec.partitioning.may_become(Cut::Mig));
+        let mut gpus = self.room.gpus.clone();
+        if let Some(clearing) = self.packed_on(&gpus) {
+            return Some(clearing);
+        }
+        let in_use = |index: &u8| !self.gpu(*index).is_idle() && self.gpu(*index).cut() != Cut::Mig;
+        let mut others: Vec<(u8, Set, Gpu)> = (0..gpus.len() as u8)
+            .filter(in_use)
+            .filter_map(|index| self.cleared(index, Cut::Mig).map(|(set, after)| (index, set, after)))
+            .collect();
+        others.sort_by_key(|(index, set, _)| (set.rows().map(|row| self.leavers[row].cost).fold((0, 0), add), *index));
+        for added in 0..others.len() {
+            let (index, _, after) = &others[added];
+            gpus[usize::from(*index)] = after.clone();
+            let Some((mut set, grant)) = self.packed_on(&gpus) else { continue };
+            let needed = others[..=added].iter().filter(|other| grant.0.iter().any(|part| part.0 == other.0));
+            needed.flat_map(|(_, who, _)| who.rows()).for_each(|row| set.add(row));
+            return Some((set, grant));
+        }
+        None
+    }
+
+    /// Room for several MIG partitions on GPUs that MIG cuts or may cut: the algebra splits them.
+    fn packed_on(&self, gpus: &[Gpu]) -> Option<Clearing> {
+        let (indices, gpus) = packing::occupancies(self.cluster, self.node, gpus, self.node.spec.partitioning.may_become(Cut::Mig));
         let mut held = Vec::new();
         for (place, &index) in (0u8..).zip(&indices) {
             for &(_, row, used) in self.users(index) {
