@@ -137,7 +137,7 @@ const MPS: &[(&str, Case)] = &[
             let fits = |gpus: &[Told<'_>], node: Option<&str>| {
                 play(&[("n1", gpus)], &[pod(gb(1))], |played| {
                     played.runs(&[node]);
-                })
+                });
             };
             fits(&[Told::Mps(20, &[20], &[])], None);
             fits(&[Told::Mps(80, &[5], &[])], Some("n1"));
