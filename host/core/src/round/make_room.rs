@@ -107,7 +107,7 @@ impl Planner {
                 for (mover, room) in before.into_iter().rev() {
                     self.cluster.undo_relocate(mover, room);
                 }
-                self.cluster.drop_claim(pod);
+                self.cluster.undo_claim(pod);
                 return false;
             };
             before.push((mover, room));
