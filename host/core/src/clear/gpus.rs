@@ -3,7 +3,7 @@
 use super::{Scene, set::Set};
 use crate::{
     layout::{Held, Layouts, Verdict, Want, victims},
-    model::{Cut, GpuAsk, Isolation, MILLI, Placement},
+    model::{Cut, GpuAsk, Isolation, MILLI, Placement, node::MPS_CLIENTS_MAX},
     place::{mps_share, packing},
     state::{Gpu, Grant, Holder, Layout, Mig, Use, recut},
 };
@@ -95,7 +95,10 @@ impl Scene<'_> {
             return None;
         }
         let held = |used: Use| if let Use::Mps(memory_mib) = used { memory_mib } else { 0 };
-        Some((self.fewest(index, memory_mib.saturating_sub(slices.free_mib()), held)?, grant))
+        // Where there are as many clients as there can be, one goes even if memory is left.
+        let full = slices.all.iter().filter(|one| one.holder.is_some()).count() == MPS_CLIENTS_MAX;
+        let lacking = memory_mib.saturating_sub(slices.free_mib()).max(u32::from(full));
+        Some((self.fewest(index, lacking, held)?, grant))
     }
 
     /// The fewest users of a GPU that together hold `lacking` of what is short, the cheapest of those.
