@@ -12,7 +12,8 @@ use super::board::serves;
 /// What is on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Has {
-    Shares(BTreeMap<PodId, u32>),
+    /// A pod that moves may have two.
+    Shares(Vec<(PodId, u32)>),
     Mig(BTreeMap<Placement, Option<Holder>>),
     Mps(Vec<(u32, Option<Holder>)>),
 }
@@ -60,7 +61,7 @@ impl Gpu {
         let holder = |one: &Found| one.used.then_some(Holder::Unknown);
         let mut faulty = false;
         let has = match spec.cut {
-            Cut::Shares => Has::Shares(BTreeMap::new()),
+            Cut::Shares => Has::Shares(Vec::new()),
             Cut::Mig => {
                 let grid = model.grid.as_ref().unwrap();
                 let row = |one: &Found| one.profile.as_ref().and_then(|name| grid.resolve(name).ok());
@@ -101,7 +102,7 @@ impl Gpu {
             (Change::Cut(cut), _) => {
                 assert!(self.idle() && self.cut() != cut, "cut while in use, or for nothing");
                 self.has = match cut {
-                    Cut::Shares => Has::Shares(BTreeMap::new()),
+                    Cut::Shares => Has::Shares(Vec::new()),
                     Cut::Mig => Has::Mig(BTreeMap::new()),
                     Cut::Mps => Has::Mps(Vec::new()),
                 };
@@ -120,8 +121,8 @@ impl Gpu {
         let holder = Some(Holder::Pod(pod));
         match (used, &mut self.has) {
             (Use::Share(milli), Has::Shares(users)) => {
-                users.insert(pod, milli);
-                assert!(users.values().sum::<u32>() <= 1000, "more shares than a GPU has");
+                users.push((pod, milli));
+                assert!(users.iter().map(|user| user.1).sum::<u32>() <= 1000, "more shares than a GPU has");
             }
             (Use::Partition(place), Has::Mig(parts)) => {
                 let warm = parts.insert(place, holder);
@@ -143,7 +144,10 @@ impl Gpu {
 
     fn release(&mut self, used: Use, holder: Holder) {
         match (used, &mut self.has) {
-            (Use::Share(_), Has::Shares(users)) => users.retain(|&pod, _| Holder::Pod(pod) != holder),
+            (Use::Share(milli), Has::Shares(users)) => {
+                let row = users.iter().position(|&(pod, has)| Holder::Pod(pod) == holder && has == milli).unwrap();
+                users.swap_remove(row);
+            }
             (Use::Partition(place), Has::Mig(parts)) => {
                 assert_eq!(parts.insert(place, None), Some(Some(holder)));
             }
@@ -283,7 +287,7 @@ impl Ledger {
                 let has = match &gpu.layout {
                     Layout::Shares { free } => {
                         let Has::Shares(users) = &mine.has else { panic!("{:?} is cut otherwise: {gpu:?}", mine.has) };
-                        assert_eq!(free + users.values().sum::<u32>(), 1000);
+                        assert_eq!(free + users.iter().map(|user| user.1).sum::<u32>(), 1000);
                         continue;
                     }
                     Layout::Mig(mig) => {

@@ -12,7 +12,7 @@ use partita_core::{
     Action, Config, Planner,
     model::{Demand, GpuAsk, NodeId, NodeSpec, PodId, PodSpec, catalog},
     policy::{Candidates, Fault, Partitioner, Reads, Revision, View},
-    state::{Claim, Event, Grant, Holder, Use},
+    state::{Claim, Event, Grant, Holder, Use, Why},
 };
 
 use draw::{NODES_MAX, Step};
@@ -285,14 +285,18 @@ impl World {
         let moves = actions.iter().any(|action| matches!(action, Action::Move { .. }));
         let (1, false) = (by.len(), moves) else { return };
         let by = evictions[0].1;
-        let Some(claim) = self.planner.cluster().claim_of(by) else { return };
+        // One that lost the place to a pod of higher priority, and got another, says nothing of this.
+        let Some(claim) = self.planner.cluster().claim_of(by).filter(|claim| claim.why == Why::RoomMade) else { return };
+        if actions.iter().any(|action| matches!(action, Action::Evict { node, .. } if *node != claim.node)) {
+            return;
+        }
         for &(stays, _) in &evictions {
             // Without them gone not even those fit who have another claim there: they are needed all the more.
             let Some(board) = self.board_later(claim, by, Some(stays)) else { continue };
             assert!(!board.fits_somewhere(&self.specs[&by.0].demand), "{stays:?} goes for {by:?} in vain: {actions:?}");
         }
         let without = self.board_later(claim, by, None).expect("claims fit when those have left who leave");
-        assert!(without.fits_somewhere(&self.specs[&by.0].demand), "those who go for {by:?} do not make room");
+        assert!(without.fits_somewhere(&self.specs[&by.0].demand), "those who go for {by:?} do not make room: {actions:?} {claim:?}");
     }
 
     /// The node of a claim when all have left who leave it, except `stays`, and all others have come for whom room was made; none if
@@ -307,7 +311,7 @@ impl World {
             }
         }
         for (pod, other) in cluster.claims() {
-            if pod != by && other.node == claim.node && other.why == partita_core::state::Why::RoomMade {
+            if pod != by && other.node == claim.node && other.why == Why::RoomMade {
                 let fits = board.takes(&self.specs[&pod.0].demand, &other.grant);
                 if !fits {
                     return None;
