@@ -6,11 +6,11 @@ mod script;
 
 use partita_core::{
     Action, Config,
-    model::PodId,
+    model::{Cut, GpuAsk, GpuSpec, NodeId, NodeSpec, PodId, node::MPS_CLIENTS_MAX},
     policy::{Candidates, Cause, Fault, Movable, Moves, Partitioner, Reads, Revision, View},
     state::Why,
 };
-use script::{Script, mig, whole};
+use script::{Script, Zeros, mig, whole};
 
 const MOVES: Config = Config { moves: 2, preempt: false, ..Config::DEFAULT };
 
@@ -223,4 +223,72 @@ fn what_a_policy_moves_is_checked_and_moved_only_where_it_fits() {
     assert_eq!(script.node_of(3), Some("b".into()));
     // A policy without an opinion moves nobody.
     assert!(script.planner.consolidate(&mut [&mut script::Zeros], 2).actions.is_empty());
+}
+
+#[test]
+fn who_never_preempts_does_not_keep_equals_from_it() {
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("4g.24gb"), 0, &[(0, 0, "4g.24gb")]);
+    script.waits_politely(1, mig("1g.6gb"), 9);
+    assert!(script.round().is_empty());
+    script.waits(2, mig("1g.6gb"), 9);
+    assert_eq!(script.round(), [Action::Evict { pod: PodId(0), node: NodeId(0), by: PodId(2) }]);
+}
+
+#[test]
+fn a_gpu_that_others_have_a_claim_on_does_not_hide_one_like_it() {
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 2)]);
+    script.runs(0, "a", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]).runs(1, "a", mig("1g.6gb"), 9, &[(1, 0, "1g.6gb")]);
+    script.waits(2, mig("4g.24gb"), 5);
+    assert_eq!(script.round(), [Action::Evict { pod: PodId(0), node: NodeId(0), by: PodId(2) }]);
+    script.waits(3, mig("2g.12gb"), 0);
+    script.round();
+    assert_eq!(script.node_of(3), Some("a".into()), "{}", script.reason(3));
+    let mut script = Script::with_shares(Config::DEFAULT, &[("a", "T4", 2)]);
+    script.runs_share(0, "a", 500, 0, &[0]).runs_share(1, "a", 500, 9, &[1]);
+    script.waits(2, whole(1), 5);
+    script.round();
+    script.waits(3, GpuAsk::Share { count: 1, milli: 500 }, 0);
+    script.round();
+    assert_eq!(script.node_of(3), Some("a".into()), "{}", script.reason(3));
+}
+
+#[test]
+fn one_client_of_a_gpu_that_can_have_no_more_goes() {
+    let gpus = vec![GpuSpec::new("H100-80GB", Cut::Mps)];
+    let mut script = Script::of(Config::DEFAULT, [NodeSpec { name: "a".into(), gpus, ..NodeSpec::default() }]);
+    let share = GpuAsk::Mps { memory_mib: 1000 };
+    for pod in 0..MPS_CLIENTS_MAX as u32 {
+        script.waits(pod, share.clone(), 0);
+    }
+    script.round();
+    let last = MPS_CLIENTS_MAX as u32;
+    assert_eq!(script.node_of(last - 1), Some("a".into()));
+    script.waits(last, share, 1);
+    let actions = script.round();
+    assert!(matches!(actions.as_slice(), [Action::Evict { by: PodId(48), .. }]), "{actions:?}");
+}
+
+#[test]
+fn moves_are_counted_against_disruption_budgets() {
+    let mut script = Script::new(MOVES, &[("a", "A30", 1), ("b", "A30", 1), ("c", "A30", 1)]);
+    script.runs(0, "a", mig("2g.12gb"), 0, &[(0, 0, "2g.12gb")]).budget(0, "web").restartable(0);
+    script.runs(1, "b", mig("2g.12gb"), 0, &[(0, 0, "2g.12gb")]).budget(1, "web").restartable(1);
+    script.runs(2, "c", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]);
+    script.runs(3, "c", mig("1g.6gb"), 0, &[(0, 2, "1g.6gb")]);
+    script.allow("web", 1);
+    script.waits(4, mig("4g.24gb"), 0).waits(5, mig("4g.24gb"), 0);
+    let moved = |actions: &[Action]| actions.iter().filter(|action| matches!(action, Action::Move { .. })).count();
+    assert_eq!(moved(&script.round()), 1);
+    assert_eq!(moved(&script.round()), 0);
+}
+
+#[test]
+fn moves_that_are_tried_in_vain_cost_one_look() {
+    let mut script = Script::new(MOVES, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("2g.12gb"), 0, &[(0, 0, "2g.12gb")]).restartable(0);
+    script.runs(1, "a", mig("2g.12gb"), 0, &[(0, 2, "2g.12gb")]).restartable(1);
+    script.waits(2, mig("4g.24gb"), 0);
+    let plan = script.planner.round(&mut [&mut Zeros]);
+    assert_eq!((plan.actions.len(), plan.decisions), (0, 1));
 }

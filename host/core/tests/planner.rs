@@ -135,8 +135,7 @@ fn demands() -> impl Strategy<Value = Demand> {
         (1u32..=1000).prop_map(|milli| GpuAsk::Share { count: 1, milli }),
         Just(GpuAsk::Share { count: 1, milli: 500 }),
         (1u32..=9).prop_map(|count| GpuAsk::Share { count, milli: 1000 }),
-        prop::sample::select(vec!["1g.10gb", "1g.20gb", "3g.40gb", "4g.40gb", "7g.80gb", "2g.12gb", "9g.9gb"])
-            .prop_map(|profile| GpuAsk::mig(profile)),
+        prop::sample::select(vec!["1g.10gb", "1g.20gb", "3g.40gb", "4g.40gb", "7g.80gb", "2g.12gb", "9g.9gb"]).prop_map(GpuAsk::mig),
     ];
     let models =
         prop_oneof![3 => Just(vec![]), 1 => Just(vec!["T4".to_owned()]), 1 => Just(vec!["A30".to_owned(), "A100-80GB".to_owned()])];

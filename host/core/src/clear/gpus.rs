@@ -3,7 +3,7 @@
 use super::{Scene, set::Set};
 use crate::{
     layout::{Held, Layouts, Verdict, Want, victims},
-    model::{Cut, GpuAsk, Isolation, MILLI, Placement},
+    model::{Cut, GpuAsk, Isolation, MILLI, Placement, node::MPS_CLIENTS_MAX},
     place::{mps_share, packing},
     state::{Gpu, Grant, Holder, Layout, Mig, Use, recut},
 };
@@ -95,7 +95,10 @@ impl Scene<'_> {
             return None;
         }
         let held = |used: Use| if let Use::Mps(memory_mib) = used { memory_mib } else { 0 };
-        Some((self.fewest(index, memory_mib.saturating_sub(slices.free_mib()), held)?, grant))
+        // Where there are as many clients as there can be, one goes even if memory is left.
+        let full = slices.all.iter().filter(|one| one.holder.is_some()).count() == MPS_CLIENTS_MAX;
+        let lacking = memory_mib.saturating_sub(slices.free_mib()).max(u32::from(full));
+        Some((self.fewest(index, lacking, held)?, grant))
     }
 
     /// The fewest users of a GPU that together hold `lacking` of what is short, the cheapest of those.
@@ -155,10 +158,15 @@ impl Scene<'_> {
             return Vec::new();
         }
         let holders: Vec<(Placement, Option<usize>)> = mig.users().iter().map(|user| (user.0, self.row_of(index, user))).collect();
-        let places = layouts.feasible(layouts.empty(), row);
-        let mut options: Vec<Clearing> =
-            places.filter_map(|place| Some((overlapping(layouts, mig, &holders, place)?, grant(place)))).collect();
-        if options.is_empty() {
+        let (mut options, mut limited) = (Vec::new(), false);
+        for place in layouts.feasible(layouts.empty(), row) {
+            match overlapping(layouts, mig, &holders, place) {
+                Some((set, true)) => options.push((set, grant(place))),
+                Some((_, false)) => limited = true,
+                None => {}
+            }
+        }
+        if limited {
             // Not the slots but a count, the compute slices or the engines are short: ask the algebra.
             options.extend(self.by_limits(index, layouts, mig, &holders, row));
         }
@@ -189,10 +197,33 @@ impl Scene<'_> {
         Some(Held { id: u32::try_from(row).ok()?, gpu, placement, cost: Some(self.leavers[row].cost) })
     }
 
-    /// Room for several MIG partitions: the algebra splits them over the GPUs.
+    /// Room for several MIG partitions: on GPUs that MIG cuts or that are idle, and if that is too little on those that others leave, the
+    /// cheapest first.
     fn packed(&self) -> Option<Clearing> {
-        let (indices, gpus) =
-            packing::occupancies(self.cluster, self.node, &self.room.gpus, self.node.spec.partitioning.may_become(Cut::Mig));
+        let mut gpus = self.room.gpus.clone();
+        if let Some(clearing) = self.packed_on(&gpus) {
+            return Some(clearing);
+        }
+        let in_use = |index: &u8| !self.gpu(*index).is_idle() && self.gpu(*index).cut() != Cut::Mig;
+        let mut others: Vec<(u8, Set, Gpu)> = (0..gpus.len() as u8)
+            .filter(in_use)
+            .filter_map(|index| self.cleared(index, Cut::Mig).map(|(set, after)| (index, set, after)))
+            .collect();
+        others.sort_by_key(|(index, set, _)| (set.rows().map(|row| self.leavers[row].cost).fold((0, 0), add), *index));
+        for added in 0..others.len() {
+            let (index, _, after) = &others[added];
+            gpus[usize::from(*index)] = after.clone();
+            let Some((mut set, grant)) = self.packed_on(&gpus) else { continue };
+            let needed = others[..=added].iter().filter(|other| grant.0.iter().any(|part| part.0 == other.0));
+            needed.flat_map(|(_, who, _)| who.rows()).for_each(|row| set.add(row));
+            return Some((set, grant));
+        }
+        None
+    }
+
+    /// Room for several MIG partitions on GPUs that MIG cuts or may cut: the algebra splits them.
+    fn packed_on(&self, gpus: &[Gpu]) -> Option<Clearing> {
+        let (indices, gpus) = packing::occupancies(self.cluster, self.node, gpus, self.node.spec.partitioning.may_become(Cut::Mig));
         let mut held = Vec::new();
         for (place, &index) in (0u8..).zip(&indices) {
             for &(_, row, used) in self.users(index) {
@@ -234,13 +265,13 @@ fn add((count, cost): (usize, u64), more: u64) -> (usize, u64) {
     (count + 1, cost.saturating_add(more))
 }
 
-/// Those whose partitions overlap a placement, if all may go and it can be made then.
-fn overlapping(layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], place: Placement) -> Option<Set> {
+/// Those whose partitions overlap a placement, if all may go, and whether it can be made then.
+fn overlapping(layouts: &Layouts, mig: &Mig, holders: &[(Placement, Option<usize>)], place: Placement) -> Option<(Set, bool)> {
     let mut state = mig.used();
     let mut set = Set::default();
     for &(other, row) in holders.iter().filter(|holder| layouts.overlap(holder.0, place)) {
         set.add(row?);
         state = layouts.without(state, other)?;
     }
-    layouts.with(state, place).map(|_| set)
+    Some((set, layouts.with(state, place).is_some()))
 }

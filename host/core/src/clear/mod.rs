@@ -15,6 +15,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{
     model::{NodeId, PodId},
+    place::{self, Reuse},
     state::{Cluster, Entry, Grant, Node, Room, Use, Why},
 };
 use set::Set;
@@ -86,7 +87,10 @@ pub(crate) fn best<'c>(
             best = Some((id, way));
         }
     }
-    best
+    let (id, way) = best?;
+    let room = base(id)?;
+    let way = Scene::new(cluster, entry, id, &room, price)?.spared(way);
+    Some((id, way))
 }
 
 /// What a way on a node costs at least: one pod, the cheapest. Nobody has to go only where somebody is leaving or has a claim already, for
@@ -168,9 +172,10 @@ impl<'c> Scene<'c> {
         Some(Self { cluster, entry, node, room, leavers, on_gpu })
     }
 
-    /// Ways to make room; `each` lists one for each placement, else the best of each GPU is enough.
+    /// Ways to make room; `each` lists one for each placement, else the best of each GPU is enough unless more is short than GPUs.
     fn ways(&self, each: bool) -> Vec<Way> {
-        self.gpu_ways(each).into_iter().filter_map(|(set, grant)| self.complete(set, grant)).collect()
+        let short = self.room.cpu_free < self.entry.demand.cpu_milli || self.room.memory_free < self.entry.demand.memory_mib;
+        self.gpu_ways(each || short).into_iter().filter_map(|(set, grant)| self.complete(set, grant)).collect()
     }
 
     /// Lets more pods go where cpu or memory is short, and those stay that need not go.
@@ -212,13 +217,38 @@ impl<'c> Scene<'c> {
 
     /// Whether the pod fits when those went: the last word before anybody is told to go.
     fn proves(&self, way: &Way) -> bool {
+        self.without(&way.goes).fits(self.cluster.models(), &self.entry.demand, &way.grant)
+    }
+
+    /// What is left when those went.
+    fn without(&self, goes: &[PodId]) -> Room {
         let mut room = self.room.clone();
-        for leaver in self.leavers.iter().filter(|leaver| way.goes.binary_search(&leaver.pod).is_ok()) {
+        for leaver in self.leavers.iter().filter(|leaver| goes.binary_search(&leaver.pod).is_ok()) {
             let demand = self.cluster.pod(leaver.pod).map(|pod| &self.cluster.demands().get(pod.demand).demand);
             if let Some(demand) = demand {
                 room.give_back(self.cluster.models(), demand, leaver.grant, leaver.pod);
             }
         }
-        room.fits(self.cluster.models(), &self.entry.demand, &way.grant)
+        room
+    }
+
+    /// Lets those stay without whom the pod fits too, wherever that is on the node: who goes for their cpu may leave a GPU as well.
+    fn spared(&self, mut way: Way) -> Way {
+        if way.goes.len() < 2 {
+            return way;
+        }
+        let mut dearest: Vec<&Leaver<'_>> = self.leavers.iter().filter(|one| way.goes.binary_search(&one.pod).is_ok()).collect();
+        dearest.sort_by_key(|leaver| std::cmp::Reverse((leaver.cost, leaver.pod)));
+        let mut found = Vec::new();
+        for leaver in dearest {
+            let rest: Vec<PodId> = way.goes.iter().copied().filter(|&pod| pod != leaver.pod).collect();
+            let node = Node { room: self.without(&rest), later: Vec::new(), ..self.node.clone() };
+            place::enumerate(self.cluster, self.entry, &node, Reuse::First, &mut found);
+            if let Some(candidate) = found.first() {
+                let grant = candidate.grant(self.cluster, self.entry, &node);
+                way = Way { goes: rest, cost: way.cost.saturating_sub(leaver.cost), grant };
+            }
+        }
+        way
     }
 }

@@ -157,7 +157,8 @@ fn one_share(cluster: &Cluster, entry: &Entry, node: &Node, milli: u32, found: &
             (tier::of_share(gpu, changes), as_shares.share_free())
         };
         let state = (tier, free, gpu.model.0);
-        if free >= milli && !kept[..len].iter().any(|other| (other.0, other.1, other.2) == state) {
+        let hidden = |other: &(Tier, u32, u32, u8)| (other.0, other.1, other.2) == state && alike_later(node, other.3, index);
+        if free >= milli && !kept[..len].iter().any(hidden) {
             kept[len] = (tier, free, gpu.model.0, index);
             len += 1;
         }
@@ -172,12 +173,18 @@ fn distinct(cluster: &Cluster, node: &Node) -> Vec<u8> {
     let gpus = &node.room.gpus;
     let mut keys: Vec<(u32, u8)> = Vec::with_capacity(gpus.len());
     for (index, gpu) in (0u8..).zip(gpus) {
-        if gpu.fault.is_none() && !gpus[..usize::from(index)].iter().any(|other| other.is_like(gpu)) {
+        let hidden = |other: u8| gpus[usize::from(other)].is_like(gpu) && alike_later(node, other, index);
+        if gpu.fault.is_none() && !(0..index).any(hidden) {
             keys.push((gpu.free_milli(cluster.models().slots(gpu.model)), index));
         }
     }
     keys.sort_unstable();
     keys.into_iter().map(|key| key.1).collect()
+}
+
+/// Whether two GPUs will be in the same state, too, when those come who have a claim on the node.
+fn alike_later(node: &Node, one: u8, other: u8) -> bool {
+    node.later.iter().all(|later| later.gpus[usize::from(one)].is_like(&later.gpus[usize::from(other)]))
 }
 
 fn partitions(cluster: &Cluster, entry: &Entry, node: &Node, found: &mut Vec<Candidate>) {

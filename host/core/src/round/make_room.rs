@@ -7,7 +7,7 @@ use crate::{
     place::milli_of,
     policy::Partitioner,
     queue::LaneKey,
-    state::{Claim, Cluster, Grant, Pod, Why},
+    state::{Claim, Cluster, Grant, Pod, Room, Why},
 };
 
 /// The most pods of one lane for which room is made in one round: each costs a look at every node.
@@ -28,13 +28,20 @@ impl Planner {
     /// Makes room for the pods of a lane, as far as there are pods that may go for them.
     pub(super) fn make_room(&mut self, lane: LaneKey, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) {
         let waiting: Vec<PodId> = self.queue.pods(lane).filter(|&pod| self.cluster.claim_of(pod).is_none()).take(PODS_MAX).collect();
+        // Where nothing helps one pod, nothing helps the others of its lane, unless they may evict and it may not.
+        let mut stuck = [false; 2];
         for pod in waiting {
+            let polite = self.cluster.pod(pod).is_some_and(|pod| pod.spec.terms.never_preempts);
+            if stuck[usize::from(polite)] {
+                continue;
+            }
             let made =
                 (self.config.moves > 0 && self.by_moves(pod, policies, plan)) || self.by_eviction(lane, pod, plan) || self.by_waiting(pod);
-            if !made {
-                return;
+            if made {
+                self.settle(pod, plan);
+            } else {
+                stuck[usize::from(polite)] = true;
             }
-            self.settle(pod, plan);
         }
     }
 
@@ -63,6 +70,7 @@ impl Planner {
         let entry = cluster.demands().get(known.demand);
         // Promised runtimes end without an event, so as long as somebody has one every node is looked at.
         let now = Stuck { seen: cluster.journal().position(), rules: cluster.rules() };
+        let lane = (lane, known.spec.terms.never_preempts);
         let stuck = self.stuck.get(&lane).filter(|stuck| stuck.rules == now.rules && !cluster.has_promises());
         let changed = stuck.and_then(|stuck| cluster.journal().since(stuck.seen)).map(<[NodeId]>::to_vec);
         let evicts = self.config.preempt && !known.spec.terms.never_preempts;
@@ -98,16 +106,19 @@ impl Planner {
             return false;
         }
         let mut moved: Vec<Action> = Vec::new();
-        for (row, &mover) in way.goes.iter().enumerate() {
+        let mut before: Vec<(PodId, Room)> = Vec::new();
+        for &mover in &way.goes {
             let demand = self.cluster.pod(mover).map(|pod| pod.demand);
             let choice = demand.and_then(|demand| self.choose(policies, demand, &mut plan.faults).ok().flatten());
-            let (Some(choice), Some((from, _))) = (choice, self.cluster.runs_on(mover)) else {
-                for &mover in &way.goes[..row] {
-                    self.cluster.undo_relocate(mover);
+            let room = choice.as_ref().and_then(|choice| self.cluster.node(choice.node)).map(|node| node.room.clone());
+            let (Some(choice), Some(room), Some((from, _))) = (choice, room, self.cluster.runs_on(mover)) else {
+                for (mover, room) in before.into_iter().rev() {
+                    self.cluster.undo_relocate(mover, room);
                 }
-                self.cluster.drop_claim(pod);
+                self.cluster.undo_claim(pod);
                 return false;
             };
+            before.push((mover, room));
             let changes = self.cluster.relocate(mover, choice.node, choice.grant.clone());
             moved.extend(changes_on(choice.node, changes));
             moved.push(Action::Move { pod: mover, from, node: choice.node, grant: choice.grant, by: Some(pod) });

@@ -64,8 +64,9 @@ pub struct Planner {
     seed: u64,
     /// The node at which the next look for pods to move begins.
     tidied: usize,
-    /// Lanes for which no room could be made, with the position in the journal up to which that is known.
-    stuck: BTreeMap<LaneKey, make_room::Stuck>,
+    /// Lanes for whose pods no room could be made, those that evict nobody apart, with the position in the journal up to which that is
+    /// known.
+    stuck: BTreeMap<(LaneKey, bool), make_room::Stuck>,
 }
 
 /// How often a round looks at the lanes again because a claim was given up, which may leave room for those it looked at before. Claims are

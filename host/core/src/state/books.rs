@@ -1,6 +1,6 @@
 //! Pods come, run, move and go: what that does to the nodes' books.
 
-use super::{Change, Cluster, Grant, Placed, Pod, Refused, dense};
+use super::{Change, Cluster, Grant, Placed, Pod, Refused, Room, dense};
 use crate::model::{NodeId, PodId, PodSpec};
 
 impl Cluster {
@@ -93,13 +93,18 @@ impl Cluster {
         let Some(placed) = &mut pod.placed else { return };
         placed.stopping = true;
         let (node, spec) = (placed.node, pod.spec.clone());
-        for name in &spec.terms.budgets {
-            if let Some(allowed) = self.budgets.get_mut(name) {
-                *allowed = allowed.saturating_sub(1);
-            }
-        }
+        self.spend(&spec, -1);
         self.count_running(&spec, -1);
         self.touch(node);
+    }
+
+    /// A pod is stopped or moved, which its disruption budgets allow once less, or was not after all.
+    fn spend(&mut self, spec: &PodSpec, change: i32) {
+        for name in &spec.terms.budgets {
+            if let Some(allowed) = self.budgets.get_mut(name) {
+                *allowed = allowed.saturating_add_signed(change);
+            }
+        }
     }
 
     /// Moves a running pod. It holds both places until it has left the old one.
@@ -111,18 +116,27 @@ impl Cluster {
         assert!(pod.leaving.is_none(), "a pod moves once at a time");
         pod.leaving = pod.placed.take();
         let from = pod.leaving.as_ref().expect("a pod that moves runs").node;
+        let spec = pod.spec.clone();
+        self.spend(&spec, -1);
         let changes = self.occupy(id, node_id, grant);
         self.touch(from);
         changes
     }
 
-    /// Takes a move back that nobody was told of.
-    pub(crate) fn undo_relocate(&mut self, id: PodId) {
+    /// Takes a move back that nobody was told of. `before` is the room of the pod's new node as it was: what was made there for the pod was
+    /// never made, and what had to go never went.
+    pub(crate) fn undo_relocate(&mut self, id: PodId, before: Room) {
         let Some(Some(pod)) = self.pods.get_mut(id.index()) else { return };
         let (Some(old), Some(new)) = (pod.leaving.take(), pod.placed.take()) else { return };
         pod.placed = Some(old.clone());
-        let pod = pod.clone();
-        self.release(id, &pod, &new, old.node != new.node);
+        let (demand, spec) = (pod.demand, pod.spec.clone());
+        self.spend(&spec, 1);
+        if let Some(Some(node)) = self.nodes.get_mut(new.node.index()) {
+            node.room = before;
+            if old.node != new.node {
+                node.remove_pod(id, self.demands.get(demand).shape.as_ref());
+            }
+        }
         self.touch(new.node);
         self.touch(old.node);
     }

@@ -142,6 +142,11 @@ impl Cluster {
         true
     }
 
+    /// Takes a claim back that came to nothing: nothing is free that was not before.
+    pub(crate) fn undo_claim(&mut self, pod: PodId) {
+        self.given_up -= u64::from(self.drop_claim(pod));
+    }
+
     /// Ends the claims whose time is over.
     pub(crate) fn expire_claims(&mut self) {
         let over = |claim: &Claim| claim.until_ms.is_some_and(|until| until <= self.now_ms);
