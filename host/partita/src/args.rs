@@ -14,7 +14,8 @@ use crate::spec::PolicySpec;
 const EXIT: &str = "\
 Start with `partita simulate`, which needs nothing; `partita COMMAND --help` has examples.
 
-Exit codes: 0 done; 1 the command could not do its job (the message says why); 2 the command line was wrong.";
+Exit codes: 0 done; 1 the command could not do its job (the message says why); 2 the command line, or the scenario to explain,
+was wrong.";
 
 /// partita makes GPUs in Kubernetes stop idling: it cuts them into partitions for the pods that wait, by policies that are WebAssembly
 /// components.
@@ -64,6 +65,8 @@ pub(crate) enum Times {
 pub(crate) enum Command {
     /// Schedule a workload on a simulated cluster, under several policies side by side.
     Simulate(Simulate),
+    /// Play a small scenario with the real planner and tell what it did, why pods wait, and what is on every GPU.
+    Explain(Explain),
     /// Write the sample cluster and workload that `simulate` runs by default.
     Sample(Sample),
     /// Look at policies: what is bundled, whether a component is one, what it costs.
@@ -164,6 +167,58 @@ pub(crate) struct ChurnArgs {
 fn mixes() -> impl TypedValueParser<Value = &'static ChurnMix> {
     let names = PossibleValuesParser::new(MIXES.iter().map(|mix| mix.name));
     names.try_map(|name| ChurnMix::by_name(&name).ok_or("no such mix"))
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  partita explain --scenario two-gpus.toml
+      What happens to the pods of a scenario such as:
+
+        [[node]]
+        name = \"a100\"
+        gpus = { model = \"A100-80GB\", partitions = [\"1g.10gb@0 warm\", \"3g.40gb@4 used by team/train\"] }
+
+        [[pod]]
+        name = \"train\"
+        namespace = \"team\"
+        on = \"a100\"
+
+        [[pod]]
+        name = \"api\"
+        mig = \"2 x 1g.10gb\"
+
+  partita explain --scenario two-gpus.toml --policy spread -o json
+      The same under another policy, for a program.
+
+host/sim/FORMATS.md says what a scenario may hold: how GPUs are cut, disruption budgets, steps in time. Who is told to stop or to move
+does so at once, before the planner decides again, unless a step says that they linger; who was evicted waits again.";
+
+/// Arguments of `partita explain`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub(crate) struct Explain {
+    /// The scenario.
+    #[arg(long, value_name = "FILE")]
+    pub scenario: PathBuf,
+    /// A bundled policy or a component file, with settings after a colon. [default: the one that the scenario names, else
+    /// fragmentation]
+    #[arg(long, value_name = "NAME|FILE.wasm[:KEY=VALUE,...]")]
+    pub policy: Option<PolicySpec>,
+    /// Run a bundled policy as native code instead of WebAssembly.
+    #[arg(long)]
+    pub native: bool,
+    /// How to print what happens.
+    #[arg(short, long, value_enum, default_value_t = Telling::Text, value_name = "FORMAT")]
+    pub output: Telling,
+}
+
+/// How to print what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Telling {
+    /// Words and drawings for people.
+    Text,
+    /// JSON for programs.
+    Json,
 }
 
 /// Arguments of `partita sample`.

@@ -128,7 +128,7 @@ pub(crate) fn chains(arguments: &Simulate) -> Result<Vec<Chain>> {
     specs.iter().map(|spec| chain(&host, spec, arguments.native)).collect()
 }
 
-fn chain(host: &Host, spec: &PolicySpec, native: bool) -> Result<Chain> {
+pub(crate) fn chain(host: &Host, spec: &PolicySpec, native: bool) -> Result<Chain> {
     let policy = match &spec.source {
         Source::Bundled(name) if native => Form::Native(Box::new(partita_policy::native(name, &spec.settings)?)),
         Source::Bundled(name) => Form::Component(Box::new(host.load_bundled(name, &spec.settings, Limits::default())?.policy)),

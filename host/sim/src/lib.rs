@@ -26,6 +26,7 @@
 //! the column, the value and the remedy; formats are described in `FORMATS.md`. [`load`] tells the formats apart by their first line.
 
 mod amount;
+mod ask;
 pub mod churn;
 pub mod cluster;
 mod engine;
@@ -34,10 +35,12 @@ mod ledger;
 mod load;
 pub mod metrics;
 pub mod mix;
+mod models;
 pub mod openb;
 mod random;
 pub mod report;
 pub mod sample;
+pub mod scenario;
 pub mod stats;
 mod table;
 pub mod text;
