@@ -176,7 +176,10 @@ Examples:
 
         [[node]]
         name = \"a100\"
-        gpus = { model = \"A100-80GB\", partitions = [\"1g.10gb@0 warm\", \"3g.40gb@4 used by team/train\"] }
+        gpus = [
+          { model = \"A100-80GB\", partitions = [\"1g.10gb@0 warm\", \"3g.40gb@4 used by team/train\"] },
+          { model = \"A100-80GB\" },
+        ]
 
         [[pod]]
         name = \"train\"
