@@ -193,8 +193,7 @@ Examples:
   partita explain --scenario two-gpus.toml --policy spread -o json
       The same under another policy, for a program.
 
-host/sim/FORMATS.md says what a scenario may hold: how GPUs are cut, disruption budgets, steps in time. Who is told to stop or to move
-does so at once, before the planner decides again, unless a step says that they linger; who was evicted waits again.";
+host/sim/FORMATS.md says what a scenario may hold: how GPUs are cut, disruption budgets, steps in time. Who is told to stop or to move does so at once, before the planner decides again, unless a step says that they linger; who was evicted waits again.";
 
 /// Arguments of `partita explain`.
 #[derive(Debug, Args)]
