@@ -6,6 +6,7 @@ use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use partita_core::Config;
 use partita_sim::churn::{ChurnMix, MIXES};
 
 use crate::spec::PolicySpec;
@@ -52,6 +53,15 @@ pub(crate) enum Output {
     Json,
 }
 
+/// What comes before a policy's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reuse {
+    /// A pod that finds a warm partition of its profile gets it.
+    First,
+    /// Warm partitions count as free slots.
+    Free,
+}
+
 /// How an openb workload without an order of arrival is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Times {
@@ -89,6 +99,8 @@ Examples:
       The Alibaba openb trace (USENIX ATC'23) in its published order of arrival.
   partita simulate --policy fragmentation:scoring=fgd
       A policy with settings: KEY=VALUE, comma-separated.
+  partita simulate --cluster cluster.toml --workload pods.csv --moves 2 --no-preempt
+      Room is made by moving at most two pods for one, and nobody is evicted.
   partita simulate --churn uniform --churn bimodal --policy fragmentation --policy first-fit
       MIG partitions that come and go on 100 A100-80GB: slots in use and requests accepted, over ten seeds.";
 
@@ -118,6 +130,8 @@ pub(crate) struct Simulate {
     /// Seed of the random numbers that policies are given, with --churn also of the requests; equal seeds give equal results.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
+    #[command(flatten)]
+    pub planner: PlannerArgs,
     /// Where to write the HTML report. [default: report.html for the sample, none otherwise]
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -139,6 +153,31 @@ impl Simulate {
     /// Whether the result is to be printed as JSON.
     pub(crate) fn wants_json(&self) -> bool {
         self.json || self.output == Output::Json
+    }
+}
+
+/// Arguments that say how the planner decides.
+#[derive(Debug, Args)]
+pub(crate) struct PlannerArgs {
+    /// The most pods that are moved to make room for one; only pods that say `restartable` are.
+    #[arg(long, default_value_t = Config::DEFAULT.moves, value_name = "N")]
+    pub moves: u32,
+    /// Whether warm partitions go before free slots, or the policy alone decides.
+    #[arg(long, value_enum, default_value_t = Reuse::First, value_name = "WHICH")]
+    pub reuse: Reuse,
+    /// Evict nobody: pods of higher priority wait until there is room.
+    #[arg(long)]
+    pub no_preempt: bool,
+}
+
+impl PlannerArgs {
+    /// How the planner decides, beside the policies.
+    pub(crate) fn config(&self) -> Config {
+        let reuse = match self.reuse {
+            Reuse::First => partita_core::Reuse::First,
+            Reuse::Free => partita_core::Reuse::Free,
+        };
+        Config { reuse, moves: self.moves, preempt: !self.no_preempt, ..Config::DEFAULT }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, ops::Range};
 
-use partita_core::model::{Cut, GpuModel, GpuSpec, NodeSpec, node::GPUS_MAX};
+use partita_core::model::{Cut, GpuModel, GpuSpec, NodeSpec, Partitioning, node::GPUS_MAX};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
@@ -13,7 +13,7 @@ use crate::{
     SimError,
     amount::{self, Round},
     error::{Fault, InputError},
-    models::{Known, Placed},
+    models::{self, Known, Placed},
     openb::Arrivals,
     text,
 };
@@ -52,6 +52,8 @@ struct NodeEntry {
     memory: Spanned<Memory>,
     #[serde(default)]
     gpus: Gpus,
+    #[serde(default)]
+    partitioning: Partitioning,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +139,7 @@ impl Cluster {
             name: &'a str,
             cpu: String,
             memory: String,
+            partitioning: Partitioning,
             gpus: Vec<Gpu<'a>>,
         }
         #[derive(Serialize)]
@@ -149,6 +152,7 @@ impl Cluster {
             name: &node.name,
             cpu: format!("{}m", node.cpu_milli),
             memory: format!("{}Mi", node.memory_mib),
+            partitioning: node.partitioning,
             gpus: node.gpus.iter().map(|gpu| Gpu { model: &gpu.model, count: 1, cut: gpu.cut }).collect(),
         });
         toml::to_string(&File { model: &self.models, node: nodes.collect() })
@@ -183,7 +187,7 @@ impl Builder {
                 let problem = format!("is the name of the node in line {first} too");
                 return Err(at(entry.name.span(), "name")(Fault::new(problem, "give each node its own name").value(&name)));
             }
-            self.nodes.push(NodeSpec { name, cpu_milli, memory_mib, gpus: gpus.clone(), ..NodeSpec::default() });
+            self.nodes.push(NodeSpec { name, cpu_milli, memory_mib, gpus: gpus.clone(), partitioning: entry.partitioning });
         }
         Ok(())
     }
@@ -193,10 +197,7 @@ impl Builder {
         for entry in entries {
             let name = entry.model.get_ref();
             let model = self.known.get(name).map_err(|fault| (fault, entry.model.span()))?;
-            if entry.cut == Cut::Mig && model.grid.is_none() {
-                let remedy = "use cut = \"shares\", or describe its grid with [[model]]";
-                return Err((Fault::new("is a model that MIG cannot cut", remedy).value(name).column("model"), entry.model.span()));
-            }
+            models::can_be_cut(model, entry.cut).map_err(|fault| (fault.column("model"), entry.model.span()))?;
             let count = *entry.count.get_ref();
             if count == 0 || count as usize + gpus.len() > GPUS_MAX as usize {
                 let remedy = format!("a node has 1 to {GPUS_MAX} GPUs, or no gpus key");
@@ -260,7 +261,7 @@ impl<'de> Deserialize<'de> for Gpus {
             type Value = Gpus;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("{ model = \"...\", count = ..., cut = \"mig\" or \"shares\" }, or a list of such")
+                f.write_str("{ model = \"...\", count = ..., cut = \"shares\", \"mig\" or \"mps\" }, or a list of such")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Gpus, A::Error> {

@@ -17,6 +17,9 @@
 //! are decided in one round. A [`RunResult`] depends on the input, the options and the policies only: equal runs give equal bytes.
 //! Wall-clock time is measured too, and kept apart in [`Timing`].
 //!
+//! A [`scenario`] is something else: a small cluster in a state of its own and a few things that happen to it, played step by step and told
+//! in words.
+//!
 //! Two workloads need no file: the [`sample`], and MIG partitions that come and go ([`churn`]).
 //!
 //! Two things can happen to a pod that does not fit ([`Unplaceable`]): it waits until it does, as in a cluster, or it is dropped at

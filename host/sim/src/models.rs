@@ -3,9 +3,9 @@
 use std::{collections::HashMap, ops::Range};
 
 use partita_core::model::{
-    GpuModel, GridError,
+    Cut, GpuModel, GridError,
     catalog::{self, CatalogError},
-    node::MODELS_MAX,
+    node::{MODELS_MAX, MPS_RESERVED_MIB},
 };
 use toml::Spanned;
 
@@ -84,4 +84,19 @@ pub(crate) fn room_for_model(known: usize, name: &str) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::new(format!("is beyond the limit of {MODELS_MAX} GPU models"), "describe fewer").value(name))
+}
+
+/// Refuses a cut that the model cannot have.
+pub(crate) fn can_be_cut(model: &GpuModel, cut: Cut) -> Result<(), Fault> {
+    let fault = |problem: &str, remedy: &str| Err(Fault::new(problem, remedy).value(&model.name));
+    match cut {
+        Cut::Mig if model.grid.is_none() => {
+            fault("is a model that MIG cannot cut", "use cut = \"shares\", or describe its grid with [[model]]")
+        }
+        Cut::Mps if model.memory_mib <= MPS_RESERVED_MIB => fault(
+            "is a model of unknown memory, which MPS cannot share",
+            "use cut = \"shares\", or describe it with [[model]] and memory_mib",
+        ),
+        _ => Ok(()),
+    }
 }

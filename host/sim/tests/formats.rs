@@ -39,7 +39,10 @@ fn examples_are_valid() {
         read.push(info);
     }
     read.dedup();
-    assert_eq!(read, ["toml cluster", "csv workload", "jsonl workload", "toml scenario", "csv openb-nodes", "csv openb-pods", "text openb-arrivals"]);
+    assert_eq!(
+        read,
+        ["toml cluster", "csv workload", "jsonl workload", "toml scenario", "csv openb-nodes", "csv openb-pods", "text openb-arrivals"]
+    );
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn a_scenario_is_refused_with_line_key_value_and_remedy() {
         (format!("{node}[config]\nreuse = \"last\""), "s.toml:7: reuse: \"last\" is no way to reuse partitions; write first or free".into()),
         (
             gpu("model = \"T4\", cut = \"mig\""),
-            "s.toml:4: cut: \"T4\" is a model that MIG cannot cut; use another cut, or describe its grid with [[model]]".into(),
+            "s.toml:4: cut: \"T4\" is a model that MIG cannot cut; use cut = \"shares\", or describe its grid with [[model]]".into(),
         ),
         (gpu("model = \"T4\", count = 65"), "s.toml:4: count: \"65\" is too large for GPUs; the limit is 64".into()),
         (gpu("model = \"T4\", count = 0"), "s.toml:3: gpus: \"0\" is no number of GPUs for this node; a node has 1 to 64 GPUs, or no gpus key".into()),

@@ -14,7 +14,7 @@ use super::keys::{Keys, Value};
 use crate::{
     amount::{self, Round},
     error::Fault,
-    models::{Known, Placed},
+    models::{self, Known, Placed},
 };
 
 /// A node that does not say what it has.
@@ -61,7 +61,7 @@ pub(super) fn node(mut keys: Keys<'_, '_>, seen: &mut Seen) -> Result<(NodeSpec,
 }
 
 /// The node label by its values.
-pub(crate) fn partitioning(text: &str) -> Result<Partitioning, Fault> {
+fn partitioning(text: &str) -> Result<Partitioning, Fault> {
     Ok(match text {
         "fixed" => Partitioning::Fixed,
         "off" => Partitioning::Off,
@@ -94,7 +94,7 @@ fn entry_of(mut keys: Keys<'_, '_>, seen: &mut Seen, first: usize, gpus: &mut Ve
         Some(value) => value.read(cut)?,
         None => parts.first().map_or(Cut::Shares, |(part, _)| part.what.cut()),
     };
-    can_be_cut(&model, cut).map_err(|fault| given.as_ref().or(partitions.as_ref()).unwrap_or(&name).blame(fault))?;
+    models::can_be_cut(&model, cut).map_err(|fault| given.as_ref().or(partitions.as_ref()).unwrap_or(&name).blame(fault))?;
     let number = count.as_ref().map_or(Ok(1), |value| value.read(|text| amount::count32(text, GPUS_MAX, "GPUs")))?;
     if let Some(count) = count.filter(|_| number > 1 && (!parts.is_empty() || !uuid.is_empty())) {
         return Err(
@@ -125,17 +125,6 @@ impl Seen {
         } else {
             Err(Fault::new("is the UUID of another GPU too", ODD).value(text))
         }
-    }
-}
-
-fn can_be_cut(model: &GpuModel, cut: Cut) -> Result<(), Fault> {
-    let fault = |problem: &str, remedy: &str| Err(Fault::new(problem, remedy).value(&model.name));
-    match cut {
-        Cut::Mig if model.grid.is_none() => fault("is a model that MIG cannot cut", "use another cut, or describe its grid with [[model]]"),
-        Cut::Mps if model.memory_mib <= MPS_RESERVED_MIB => {
-            fault("is a model of unknown memory, which MPS cannot share", "use another cut, or describe it with [[model]] and memory_mib")
-        }
-        _ => Ok(()),
     }
 }
 
