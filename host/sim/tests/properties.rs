@@ -168,9 +168,7 @@ proptest! {
         // Written in the order of arrival, which must not change.
         rows.sort_by_key(|row| row.rsplit(',').next().unwrap().replace('.', "").parse::<u64>().unwrap());
         let mut text = "name,cpu,memory,gpus,gpu_milli,mig,mps_memory,part_memory,part_compute,isolation,restartable,min_runtime,arrival\n".to_owned();
-        for (number, row) in rows.iter().enumerate() {
-            text += &format!("p{number},{row}\n");
-        }
+        text += &rows.iter().enumerate().map(|(number, row)| format!("p{number},{row}\n")).collect::<Vec<_>>().concat();
         let workload = Workload::parse("f", text.as_bytes()).unwrap();
         prop_assert_eq!(Workload::parse("f", workload.to_csv().as_bytes()).unwrap(), workload);
     }

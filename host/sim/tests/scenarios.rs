@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fmt::Write as _;
+
 use partita_core::{
     model::{GpuAsk, Isolation, NodeId, Partitioning},
     state::{Grant, Use},
@@ -155,55 +157,68 @@ fn a_scenario_is_read_as_it_is_written() {
     assert_eq!(scenario.steps[1].budgets, [("web".to_owned(), 0)]);
 }
 
-/// Who lacks what, in which words. Line 1 is `[[node]]`.
+/// A node with one GPU; line 1 is `[[node]]`, line 4 the GPU.
+fn gpu_of(gpu: &str) -> String {
+    format!("[[node]]\nname = \"n\"\ngpus = [\n{{ {gpu} }},\n]\n")
+}
+
+/// The same with parts on its GPU.
+fn parts_of(parts: &str) -> String {
+    gpu_of(&format!("model = \"A100-80GB\", partitions = [{parts}]"))
+}
+
+/// The same with a pod in line 6, of which line 8 says more.
+fn pod_of(pod: &str) -> String {
+    format!("{}[[pod]]\nname = \"a\"\n{pod}\n", gpu_of("model = \"A100-80GB\""))
+}
+
+const ODD: &str = "correct it, or set unchecked = true on this GPU to see what partita does with such a report";
+
 #[test]
-fn a_scenario_is_refused_with_line_key_value_and_remedy() {
-    let gpu = |gpu: &str| format!("[[node]]\nname = \"n\"\ngpus = [\n{{ {gpu} }},\n]\n");
-    let parts = |parts: &str| gpu(&format!("model = \"A100-80GB\", partitions = [{parts}]"));
+fn nodes_and_gpus_are_refused_with_line_key_value_and_remedy() {
+    let (gpu, parts) = (gpu_of, parts_of);
     let node = gpu("model = \"A100-80GB\"");
-    let pod = |pod: &str| format!("{node}[[pod]]\nname = \"a\"\n{pod}\n");
-    let odd = "correct it, or set unchecked = true on this GPU to see what partita does with such a report";
     let part = "write 1g.10gb@0 (profile and first slot), 10Gi (under MPS), 250 (milli-GPU) or whole, and then warm, used, or used by POD";
     let cases = [
         ("title = \"x\"".to_owned(), "s.toml: has no nodes; add [[node]] with name and gpus".to_owned()),
         ("[[node]]\ncpu = 1".into(), "s.toml:1: name: is missing from [[node]]; add it".into()),
         (format!("{node}{node}"), "s.toml:6: name: \"n\" is the name of the node in line 1 too; give each node its own name".into()),
-        (
-            format!("{node}colour = 1"),
-            "s.toml:6: \"colour\" is no key of [[node]]; known are name, cpu, memory, partitioning, gpus".into(),
-        ),
+        (format!("{node}colour = 1"), "s.toml:6: \"colour\" is no key of [[node]]; known are name, cpu, memory, partitioning, gpus".into()),
         (format!("{node}cpu = true"), "s.toml:6: cpu: is a boolean; write a text or a plain number".into()),
         (format!("{node}cpu = 0x10"), "s.toml:6: cpu: is an integer; write a text or a plain number".into()),
         (
             format!("{node}partitioning = \"all\""),
             "s.toml:6: partitioning: \"all\" is no partitioning; write fixed, off, mig, mps, time-slicing or auto".into(),
         ),
-        (format!("{node}[config]\nreuse = \"last\""), "s.toml:7: reuse: \"last\" is no way to reuse partitions; write first or free".into()),
+        (
+            format!("{node}[config]\nreuse = \"last\""),
+            "s.toml:7: reuse: \"last\" is no way to reuse partitions; write first or free".into(),
+        ),
         (
             gpu("model = \"T4\", cut = \"mig\""),
             "s.toml:4: cut: \"T4\" is a model that MIG cannot cut; use cut = \"shares\", or describe its grid with [[model]]".into(),
         ),
         (gpu("model = \"T4\", count = 65"), "s.toml:4: count: \"65\" is too large for GPUs; the limit is 64".into()),
-        (gpu("model = \"T4\", count = 0"), "s.toml:3: gpus: \"0\" is no number of GPUs for this node; a node has 1 to 64 GPUs, or no gpus key".into()),
+        (
+            gpu("model = \"T4\", count = 0"),
+            "s.toml:3: gpus: \"0\" is no number of GPUs for this node; a node has 1 to 64 GPUs, or no gpus key".into(),
+        ),
         (
             gpu("model = \"A30\", count = 2, partitions = [\"1g.6gb@0 warm\"]"),
             "s.toml:4: count: is more than the one GPU that has this UUID or these partitions; give each GPU its own table".into(),
         ),
         (parts("\"1g.10gb@0\""), format!("s.toml:4: partitions: \"1g.10gb@0\" is no part of a GPU; {part}")),
         (parts("\"1g.10gb@0 cold\""), format!("s.toml:4: partitions: \"1g.10gb@0 cold\" is no part of a GPU; {part}")),
-        (parts("\"3g.40gb@2 warm\""), format!("s.toml:4: partitions: \"3g.40gb@2 warm\" begins where 3g.40gb cannot; it may at slot 0, 4; {odd}")),
         (
-            parts("\"3g.40gb@0 warm\", \"1g.10gb@2 used\""),
-            format!("s.toml:4: partitions: \"1g.10gb@2 used\" overlaps 3g.40gb@0; {odd}"),
+            parts("\"3g.40gb@2 warm\""),
+            format!("s.toml:4: partitions: \"3g.40gb@2 warm\" begins where 3g.40gb cannot; it may at slot 0, 4; {ODD}"),
         ),
+        (parts("\"3g.40gb@0 warm\", \"1g.10gb@2 used\""), format!("s.toml:4: partitions: \"1g.10gb@2 used\" overlaps 3g.40gb@0; {ODD}")),
         (
             parts("\"1g.10gb@0 warm\", \"4Gi warm\""),
             "s.toml:4: partitions: \"4Gi warm\" is no part of a GPU that is cut by mig; keep one kind on a GPU".into(),
         ),
-        (
-            parts("\"1001 used by a\""),
-            format!("s.toml:4: partitions: \"1001 used by a\" is no part of a GPU; {part}"),
-        ),
+        (parts("\"1001 used by a\""), format!("s.toml:4: partitions: \"1001 used by a\" is no part of a GPU; {part}")),
         (
             parts("\"600 used by a\", \"401 used by a\""),
             "s.toml:4: partitions: \"401 used by a\" is more than the 400 milli-GPU left; a GPU has 1000".into(),
@@ -214,51 +229,82 @@ fn a_scenario_is_refused_with_line_key_value_and_remedy() {
         ),
         (
             parts("\"80Gi used\""),
-            format!("s.toml:4: partitions: \"80Gi used\" is more than the 81408 MiB for 48 clients that a A100-80GB can promise; {odd}"),
-        ),
-        (
-            parts("\"1g.10gb@0 used by a\""),
-            "s.toml:4: partitions: \"a\" is a pod that nobody described; add a [[pod]] of that name; there is none".into(),
-        ),
-        (
-            format!("{}[[pod]]\nname = \"a\"\n", parts("\"1g.10gb@0 used by a\"")),
-            "s.toml:4: partitions: \"a\" is a pod that is not said to run; add on = \"n\" to the pod".into(),
-        ),
-        (
-            format!("{}[[pod]]\nname = \"a\"\non = \"n\"\nmig = \"2g.20gb\"", parts("\"1g.10gb@0 used by a\"")),
-            "s.toml:8: on: \"a\" asks for 2g.20gb, which is not what it uses; make what it asks for and the partitions that name it agree".into(),
-        ),
-        (
-            format!("{}[[pod]]\nname = \"a\"\non = \"n\"\ncpu = 200", parts("\"1g.10gb@0 used by a\"")),
-            "s.toml:8: on: \"a\" does not fit: cpu is short; make what it asks for and the partitions that name it agree".into(),
+            format!("s.toml:4: partitions: \"80Gi used\" is more than the 81408 MiB for 48 clients that a A100-80GB can promise; {ODD}"),
         ),
         (
             format!("{}{}", gpu("model = \"T4\", uuid = \"u\""), gpu("model = \"T4\", uuid = \"u\"").replace("\"n\"", "\"m\"")),
-            format!("s.toml:9: uuid: \"u\" is the UUID of another GPU too; {odd}"),
+            format!("s.toml:9: uuid: \"u\" is the UUID of another GPU too; {ODD}"),
         ),
-        (pod("on = \"m\""), "s.toml:8: on: \"m\" is a node that nobody described; add a [[node]] of that name; known are n".into()),
-        (pod("on = \"n\"\ngpu = 1"), "s.toml:8: on: \"a\" asks for 1 GPU, which is not what it uses; make what it asks for and the partitions that name it agree".into()),
-        (pod("gpu = 0"), "s.toml:6: pod: \"a\" asks for 0 GPUs on one node; the limit is 64; correct what it asks for".into()),
-        (pod("gpu = 1\nmig = \"1g.10gb\""), "s.toml:6: \"mig\" is asked for beside gpu; ask in one way: gpu, share, mig, mps, part, or resources of one kind".into()),
-        (pod("mig = \"2 1g.10gb\""), "s.toml:8: mig: \"2 1g.10gb\" is no list of MIG partitions; write profiles as 1g.10gb, or as 2 x 1g.10gb + 3g.40gb".into()),
+    ];
+    for (text, message) in cases {
+        assert_eq!(read(&text).unwrap_err(), message, "{text}");
+    }
+}
+
+#[test]
+fn pods_and_steps_are_refused_with_line_key_value_and_remedy() {
+    let (parts, pod) = (parts_of, pod_of);
+    let cases = [
+        (
+            parts("\"1g.10gb@0 used by a\""),
+            "s.toml:4: partitions: \"a\" is a pod that nobody described; add a [[pod]] of that name; there is none",
+        ),
+        (
+            format!("{}[[pod]]\nname = \"a\"\n", parts("\"1g.10gb@0 used by a\"")),
+            "s.toml:4: partitions: \"a\" is a pod that is not said to run; add on = \"n\" to the pod",
+        ),
+        (
+            format!("{}[[pod]]\nname = \"a\"\non = \"n\"\nmig = \"2g.20gb\"", parts("\"1g.10gb@0 used by a\"")),
+            "s.toml:8: on: \"a\" asks for 2g.20gb, which is not what it uses; make what it asks for and the partitions that name it agree",
+        ),
+        (
+            format!("{}[[pod]]\nname = \"a\"\non = \"n\"\ncpu = 200", parts("\"1g.10gb@0 used by a\"")),
+            "s.toml:8: on: \"a\" does not fit: cpu is short; make what it asks for and the partitions that name it agree",
+        ),
+        (pod("on = \"m\""), "s.toml:8: on: \"m\" is a node that nobody described; add a [[node]] of that name; known are n"),
+        (
+            pod("on = \"n\"\ngpu = 1"),
+            "s.toml:8: on: \"a\" asks for 1 GPU, which is not what it uses; make what it asks for and the partitions that name it agree",
+        ),
+        (pod("gpu = 0"), "s.toml:6: pod: \"a\" asks for 0 GPUs on one node; the limit is 64; correct what it asks for"),
+        (
+            pod("gpu = 1\nmig = \"1g.10gb\""),
+            "s.toml:6: \"mig\" is asked for beside gpu; ask in one way: gpu, share, mig, mps, part, or resources of one kind",
+        ),
+        (
+            pod("mig = \"2 1g.10gb\""),
+            "s.toml:8: mig: \"2 1g.10gb\" is no list of MIG partitions; write profiles as 1g.10gb, or as 2 x 1g.10gb + 3g.40gb",
+        ),
         (
             pod("\"nvidia.com/gpu-10gb\" = 2"),
-            "s.toml:8: nvidia.com/gpu-10gb: \"2\" is no number of shares; a pod has one share under MPS; write 1".into(),
+            "s.toml:8: nvidia.com/gpu-10gb: \"2\" is no number of shares; a pod has one share under MPS; write 1",
         ),
         (
             pod("\"nvidia.com/tpu\" = 2"),
-            "s.toml:8: nvidia.com/tpu: \"nvidia.com/tpu\" is no resource of a GPU; known are nvidia.com/gpu, nvidia.com/mig-<profile> and nvidia.com/gpu-<n>gb".into(),
+            "s.toml:8: nvidia.com/tpu: \"nvidia.com/tpu\" is no resource of a GPU; known are nvidia.com/gpu, nvidia.com/mig-<profile> and nvidia.com/gpu-<n>gb",
         ),
-        (pod("part = { compute = 30 }"), "s.toml:8: memory: is missing from part; add it".into()),
-        (pod("part = { memory = \"1Gi\", isolation = \"some\" }"), "s.toml:8: isolation: \"some\" is no isolation; write hardware, memory or shared".into()),
-        (pod("budgets = [\"web\"]"), "s.toml:8: budgets: \"web\" is a disruption budget that nobody described; add a [[budget]] of that name".into()),
-        (pod("restartable = 1"), "s.toml:8: restartable: is an integer; write true or false".into()),
-        (pod("[[pod]]\nname = \"a\""), "s.toml:8: name: \"a\" is the name of the pod in line 6 too; give each pod its own name".into()),
-        (pod("[[step]]\nends = [\"b\"]"), "s.toml:9: ends: \"b\" is a pod that nobody described; add a [[pod]] of that name; known are a".into()),
-        (pod("[[step]]\nends = [\"a\", \"a\"]"), "s.toml:9: ends: \"a\" is not there then; let it arrive before, and end once".into()),
-        (pod("[[step]]\narrives = [\"a\"]\n[[step]]\narrives = [\"a\"]"), "s.toml:11: arrives: \"a\" arrives in the step of line 8 too; let it come once".into()),
-        (pod("[[step]]\nat = 5\n[[step]]\nat = 4.5"), "s.toml:11: at: \"4.5\" is before the step above; put steps in the order of time".into()),
-        (pod("[[step]]\nbudgets = { web = 1 }"), "s.toml:9: web: \"web\" is a disruption budget that nobody described; add a [[budget]] of that name".into()),
+        (pod("part = { compute = 30 }"), "s.toml:8: memory: is missing from part; add it"),
+        (
+            pod("part = { memory = \"1Gi\", isolation = \"some\" }"),
+            "s.toml:8: isolation: \"some\" is no isolation; write hardware, memory or shared",
+        ),
+        (
+            pod("budgets = [\"web\"]"),
+            "s.toml:8: budgets: \"web\" is a disruption budget that nobody described; add a [[budget]] of that name",
+        ),
+        (pod("restartable = 1"), "s.toml:8: restartable: is an integer; write true or false"),
+        (pod("[[pod]]\nname = \"a\""), "s.toml:8: name: \"a\" is the name of the pod in line 6 too; give each pod its own name"),
+        (pod("[[step]]\nends = [\"b\"]"), "s.toml:9: ends: \"b\" is a pod that nobody described; add a [[pod]] of that name; known are a"),
+        (pod("[[step]]\nends = [\"a\", \"a\"]"), "s.toml:9: ends: \"a\" is not there then; let it arrive before, and end once"),
+        (
+            pod("[[step]]\narrives = [\"a\"]\n[[step]]\narrives = [\"a\"]"),
+            "s.toml:11: arrives: \"a\" arrives in the step of line 8 too; let it come once",
+        ),
+        (pod("[[step]]\nat = 5\n[[step]]\nat = 4.5"), "s.toml:11: at: \"4.5\" is before the step above; put steps in the order of time"),
+        (
+            pod("[[step]]\nbudgets = { web = 1 }"),
+            "s.toml:9: web: \"web\" is a disruption budget that nobody described; add a [[budget]] of that name",
+        ),
     ];
     for (text, message) in cases {
         assert_eq!(read(&text).unwrap_err(), message, "{text}");
@@ -272,7 +318,8 @@ fn a_scenario_has_bounds() {
     let node = |row: usize| format!("[[node]]\nname = \"n{row}\"\n");
     let nodes: String = (0..101).map(node).collect();
     assert_eq!(read(&nodes).unwrap_err(), "s.toml:201: is beyond the limit of 100 nodes; tell a smaller story");
-    let pods: String = (0..2001).map(|row| format!("[[pod]]\nname = \"p{row}\"\n")).collect();
+    let pod = |row: usize| format!("[[pod]]\nname = \"p{row}\"\n");
+    let pods: String = (0..2001).map(pod).collect();
     assert_eq!(read(&format!("{}{pods}", node(0))).unwrap_err(), "s.toml:4003: is beyond the limit of 2000 pods; tell a smaller story");
     let steps = "[[step]]\n".repeat(201);
     assert_eq!(read(&format!("{}{steps}", node(0))).unwrap_err(), "s.toml:203: is beyond the limit of 200 steps; tell a smaller story");
@@ -396,11 +443,11 @@ prop_compose! {
     ) -> String {
         let mut text = format!("[config]\nmoves = {moves}\npatience = 15\nhold = 20\n");
         for (row, (gpus, partitioning)) in nodes.iter().enumerate() {
-            text += &format!("[[node]]\nname = \"n{row}\"\npartitioning = \"{partitioning}\"\ngpus = [{}]\n", gpus.join(", "));
+            let _ = write!(text, "[[node]]\nname = \"n{row}\"\npartitioning = \"{partitioning}\"\ngpus = [{}]\n", gpus.join(", "));
         }
         let mut steps: Vec<[Vec<String>; 3]> = vec![Default::default(); 9];
         for (row, (ask, priority, lingers, from, to, terms)) in pods.iter().enumerate() {
-            text += &format!("[[pod]]\nname = \"p{row}\"\npriority = {priority}\n{ask}\n{terms}\n");
+            let _ = write!(text, "[[pod]]\nname = \"p{row}\"\npriority = {priority}\n{ask}\n{terms}\n");
             steps[*from][0].push(format!("\"p{row}\""));
             if to > from {
                 steps[*to][1].push(format!("\"p{row}\""));
@@ -411,7 +458,7 @@ prop_compose! {
         }
         for (row, [arrives, ends, lingers]) in steps.iter().enumerate() {
             let lists = [("arrives", arrives), ("ends", ends), ("lingers", lingers)].map(|(key, names)| format!("{key} = [{}]\n", names.join(", ")));
-            text += &format!("[[step]]\nat = {}\n{}", row * 10, lists.concat());
+            let _ = write!(text, "[[step]]\nat = {}\n{}", row * 10, lists.concat());
         }
         text
     }
