@@ -372,5 +372,5 @@ fn models(node: &NodeSpec) -> BTreeMap<String, usize> {
 /// What a pod asks for.
 fn asks(demand: &Demand) -> String {
     let models = demand.models.join(" or ");
-    if models.is_empty() { demand.gpu.to_string() } else { format!("{} of {models}", demand.gpu) }
+    if models.is_empty() { demand.gpu.to_string() } else { format!("{} on {models}", demand.gpu) }
 }
