@@ -6,6 +6,7 @@ use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use partita_core::Config;
 use partita_sim::churn::{ChurnMix, MIXES};
 
 use crate::spec::PolicySpec;
@@ -14,7 +15,8 @@ use crate::spec::PolicySpec;
 const EXIT: &str = "\
 Start with `partita simulate`, which needs nothing; `partita COMMAND --help` has examples.
 
-Exit codes: 0 done; 1 the command could not do its job (the message says why); 2 the command line was wrong.";
+Exit codes: 0 done; 1 the command could not do its job (the message says why); 2 the command line, or the scenario to explain,
+was wrong.";
 
 /// partita makes GPUs in Kubernetes stop idling: it cuts them into partitions for the pods that wait, by policies that are WebAssembly
 /// components.
@@ -51,6 +53,15 @@ pub(crate) enum Output {
     Json,
 }
 
+/// What comes before a policy's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reuse {
+    /// A pod that finds a warm partition of its profile gets it.
+    First,
+    /// Warm partitions count as free slots.
+    Free,
+}
+
 /// How an openb workload without an order of arrival is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Times {
@@ -64,6 +75,8 @@ pub(crate) enum Times {
 pub(crate) enum Command {
     /// Schedule a workload on a simulated cluster, under several policies side by side.
     Simulate(Simulate),
+    /// Play a small scenario with the real planner and tell what it did, why pods wait, and what is on every GPU.
+    Explain(Explain),
     /// Write the sample cluster and workload that `simulate` runs by default.
     Sample(Sample),
     /// Look at policies: what is bundled, whether a component is one, what it costs.
@@ -86,6 +99,8 @@ Examples:
       The Alibaba openb trace (USENIX ATC'23) in its published order of arrival.
   partita simulate --policy fragmentation:scoring=fgd
       A policy with settings: KEY=VALUE, comma-separated.
+  partita simulate --cluster cluster.toml --workload pods.csv --moves 2 --no-preempt
+      Room is made by moving at most two pods for one, and nobody is evicted.
   partita simulate --churn uniform --churn bimodal --policy fragmentation --policy first-fit
       MIG partitions that come and go on 100 A100-80GB: slots in use and requests accepted, over ten seeds.";
 
@@ -115,6 +130,8 @@ pub(crate) struct Simulate {
     /// Seed of the random numbers that policies are given, with --churn also of the requests; equal seeds give equal results.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
+    #[command(flatten)]
+    pub planner: PlannerArgs,
     /// Where to write the HTML report. [default: report.html for the sample, none otherwise]
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -136,6 +153,31 @@ impl Simulate {
     /// Whether the result is to be printed as JSON.
     pub(crate) fn wants_json(&self) -> bool {
         self.json || self.output == Output::Json
+    }
+}
+
+/// Arguments that say how the planner decides.
+#[derive(Debug, Args)]
+pub(crate) struct PlannerArgs {
+    /// The most pods that are moved to make room for one; only pods that say `restartable` are.
+    #[arg(long, default_value_t = Config::DEFAULT.moves, value_name = "N")]
+    pub moves: u32,
+    /// Whether warm partitions go before free slots, or the policy alone decides.
+    #[arg(long, value_enum, default_value_t = Reuse::First, value_name = "WHICH")]
+    pub reuse: Reuse,
+    /// Evict nobody: pods of higher priority wait until there is room.
+    #[arg(long)]
+    pub no_preempt: bool,
+}
+
+impl PlannerArgs {
+    /// How the planner decides, beside the policies.
+    pub(crate) fn config(&self) -> Config {
+        let reuse = match self.reuse {
+            Reuse::First => partita_core::Reuse::First,
+            Reuse::Free => partita_core::Reuse::Free,
+        };
+        Config { reuse, moves: self.moves, preempt: !self.no_preempt, ..Config::DEFAULT }
     }
 }
 
@@ -164,6 +206,60 @@ pub(crate) struct ChurnArgs {
 fn mixes() -> impl TypedValueParser<Value = &'static ChurnMix> {
     let names = PossibleValuesParser::new(MIXES.iter().map(|mix| mix.name));
     names.try_map(|name| ChurnMix::by_name(&name).ok_or("no such mix"))
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  partita explain --scenario two-gpus.toml
+      What happens to the pods of a scenario such as:
+
+        [[node]]
+        name = \"a100\"
+        gpus = [
+          { model = \"A100-80GB\", partitions = [\"1g.10gb@0 warm\", \"3g.40gb@4 used by team/train\"] },
+          { model = \"A100-80GB\" },
+        ]
+
+        [[pod]]
+        name = \"train\"
+        namespace = \"team\"
+        on = \"a100\"
+
+        [[pod]]
+        name = \"api\"
+        mig = \"2 x 1g.10gb\"
+
+  partita explain --scenario two-gpus.toml --policy spread -o json
+      The same under another policy, for a program.
+
+host/sim/FORMATS.md says what a scenario may hold: how GPUs are cut, disruption budgets, steps in time. Who is told to stop or to move does so at once, before the planner decides again, unless a step says that they linger; who was evicted waits again.";
+
+/// Arguments of `partita explain`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub(crate) struct Explain {
+    /// The scenario.
+    #[arg(long, value_name = "FILE")]
+    pub scenario: PathBuf,
+    /// A bundled policy or a component file, with settings after a colon. [default: the one that the scenario names, else
+    /// fragmentation]
+    #[arg(long, value_name = "NAME|FILE.wasm[:KEY=VALUE,...]")]
+    pub policy: Option<PolicySpec>,
+    /// Run a bundled policy as native code instead of WebAssembly.
+    #[arg(long)]
+    pub native: bool,
+    /// How to print what happens.
+    #[arg(short, long, value_enum, default_value_t = Telling::Text, value_name = "FORMAT")]
+    pub output: Telling,
+}
+
+/// How to print what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Telling {
+    /// Words and drawings for people.
+    Text,
+    /// JSON for programs.
+    Json,
 }
 
 /// Arguments of `partita sample`.

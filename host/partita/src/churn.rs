@@ -67,7 +67,13 @@ fn seeds(arguments: &Simulate) -> impl Iterator<Item = u64> + use<> {
 
 fn churn(arguments: &Simulate, mix: &'static ChurnMix, seed: u64) -> Churn {
     let asked = &arguments.churn;
-    Churn { load: asked.load, gpus: asked.gpus, requests: asked.requests, ..Churn::benchmark(mix, seed) }
+    Churn {
+        load: asked.load,
+        gpus: asked.gpus,
+        requests: asked.requests,
+        planner: arguments.planner.config(),
+        ..Churn::benchmark(mix, seed)
+    }
 }
 
 /// One row a mix and policy; every `seeds` neighbours are one mix.

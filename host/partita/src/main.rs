@@ -2,6 +2,7 @@
 
 mod args;
 mod churn;
+mod explain;
 mod output;
 mod policy;
 mod sample;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Policy(command) => policy::run(command),
         Command::Compile => unreachable!("handled before anything else"),

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Simulate) -> Result<ExitCode> {
     }
     let (cluster, workload) = input(arguments)?;
     let unplaceable = if arguments.arrivals.is_some() { Unplaceable::Drop } else { Unplaceable::Wait };
-    let options = Options { seed: arguments.seed, unplaceable, ..Options::default() };
+    let options = Options { seed: arguments.seed, unplaceable, planner: arguments.planner.config(), ..Options::default() };
     let mut chains = chains(arguments)?;
     let mut contenders: Vec<Contender<'_>> = chains.iter_mut().map(Chain::contender).collect();
     let bar = progress(workload.arrivals.len() * contenders.len(), arguments.no_progress);
@@ -128,7 +128,7 @@ pub(crate) fn chains(arguments: &Simulate) -> Result<Vec<Chain>> {
     specs.iter().map(|spec| chain(&host, spec, arguments.native)).collect()
 }
 
-fn chain(host: &Host, spec: &PolicySpec, native: bool) -> Result<Chain> {
+pub(crate) fn chain(host: &Host, spec: &PolicySpec, native: bool) -> Result<Chain> {
     let policy = match &spec.source {
         Source::Bundled(name) if native => Form::Native(Box::new(partita_policy::native(name, &spec.settings)?)),
         Source::Bundled(name) => Form::Component(Box::new(host.load_bundled(name, &spec.settings, Limits::default())?.policy)),
@@ -252,6 +252,10 @@ fn notes(runs: &[Run]) -> Result<()> {
         let who = if policies.len() == runs.len() && runs.len() > 1 { "every policy".to_owned() } else { policies.join(", ") };
         let pods = if group.pods == 1 { "1 pod".to_owned() } else { format!("{} pods", group.pods) };
         output::line(&format!("\n{}: {pods} not placed, such as {}: {}", output::bold(&who), group.example, group.reason))?;
+    }
+    for run in runs.iter().filter(|run| run.result.evicted + run.result.moved > 0) {
+        let (evicted, moved) = (run.result.evicted, run.result.moved);
+        output::line(&format!("\n{}: pods were evicted {evicted} times and moved {moved} times", output::bold(&run.policy)))?;
     }
     for run in runs {
         for failure in &run.result.failures {

@@ -88,6 +88,40 @@ fn own_files_give_json_that_adds_up_and_repeats() {
     assert!(!path.join("report.html").exists(), "a report only where one is asked for");
 }
 
+/// What the command line says of moves, evictions and warm partitions is what the planner does.
+#[test]
+fn room_is_made_as_the_command_line_says() {
+    let (_keep, path) = folder();
+    let gpus = "gpus = [{ model = \"A30\", count = 2, cut = \"mig\" }]\n";
+    fs::write(path.join("a30.toml"), format!("[[node]]\nname = \"n\"\ncpu = 8\nmemory = \"64Gi\"\n{gpus}")).unwrap();
+    // At 20 s there is one small pod on each GPU, and a large one comes; at 30 s one that may evict.
+    let rows = [
+        "name,priority,mig,arrival,lifetime,restartable,cpu,memory",
+        "first,0,4g.24gb,0,10,,1,1Gi",
+        "small,0,1g.6gb,1,,true,1,1Gi",
+        "half,0,2g.12gb,2,10,,1,1Gi",
+        "quarter,0,1g.6gb,3,10,,1,1Gi",
+        "other,0,1g.6gb,11,,true,1,1Gi",
+        "large,0,4g.24gb,20,,,1,1Gi",
+        "urgent,9,4g.24gb,30,,,1,1Gi",
+    ];
+    fs::write(path.join("room.csv"), rows.join("\n")).unwrap();
+    let run = |more: &[&str]| {
+        let arguments = ["simulate", "--cluster", "a30.toml", "--workload", "room.csv", "--policy", "first-fit", "--native", "-o", "json"];
+        let output = partita(&path, &[&arguments[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let options = value["facts"]["options"]["planner"].clone();
+        (options, ["evicted", "moved", "pending"].map(|what| value["runs"][0]["result"][what].as_u64().unwrap()))
+    };
+    let (options, happened) = run(&[]);
+    assert_eq!((&options["moves"], &options["reuse"], &options["preempt"]), (&0.into(), &"first".into(), &true.into()));
+    assert_eq!(happened, [1, 0, 1], "one small pod goes for the urgent one and finds another place; the large one waits");
+    let (options, happened) = run(&["--moves", "1", "--reuse", "free", "--no-preempt"]);
+    assert_eq!((&options["moves"], &options["reuse"], &options["preempt"]), (&1.into(), &"free".into(), &false.into()));
+    assert_eq!(happened, [0, 1, 1], "one small pod moves for the large one; the urgent one waits");
+}
+
 #[test]
 fn wrong_input_is_refused_with_its_place_and_a_remedy() {
     let (_keep, path) = folder();

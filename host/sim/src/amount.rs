@@ -103,6 +103,11 @@ pub(crate) fn signed(text: &str, what: &str) -> Result<i32, Fault> {
     text.parse().map_err(|_| Fault::new(format!("is not a {what}"), "write a whole number, such as 0 or 1000").value(text))
 }
 
+/// Yes or no.
+pub(crate) fn flag(text: &str) -> Result<bool, Fault> {
+    text.parse().map_err(|_| Fault::new("is neither true nor false", "write true or false").value(text))
+}
+
 /// A name: what people and reports call a thing.
 pub(crate) fn name(text: &str) -> Result<&str, Fault> {
     if text.is_empty() {

@@ -2,11 +2,7 @@
 
 use std::{collections::HashMap, fmt, ops::Range};
 
-use partita_core::model::{
-    Cut, GpuModel, GpuSpec, NodeSpec,
-    catalog::{self, CatalogError},
-    node::{GPUS_MAX, MODELS_MAX},
-};
+use partita_core::model::{Cut, GpuModel, GpuSpec, NodeSpec, Partitioning, node::GPUS_MAX};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
@@ -17,6 +13,7 @@ use crate::{
     SimError,
     amount::{self, Round},
     error::{Fault, InputError},
+    models::{self, Known, Placed},
     openb::Arrivals,
     text,
 };
@@ -55,6 +52,8 @@ struct NodeEntry {
     memory: Spanned<Memory>,
     #[serde(default)]
     gpus: Gpus,
+    #[serde(default)]
+    partitioning: Partitioning,
 }
 
 #[derive(Deserialize)]
@@ -82,8 +81,8 @@ impl Cluster {
         let line = |span: Range<usize>| lines.at(span.start);
         let parsed: File = toml::from_str(text)
             .map_err(|error| Fault::new(error.message(), "see FORMATS.md for the keys of a cluster").at(file, error.span().map(&line)))?;
-        let known = models(&parsed.model).map_err(|(fault, span)| fault.at(file, line(span)))?;
-        let mut builder = Builder { known, used: HashMap::new(), names: HashMap::new(), nodes: Vec::new(), gpus: 0 };
+        let known = Known::described(&parsed.model).map_err(|(fault, span)| fault.at(file, line(span)))?;
+        let mut builder = Builder { known, names: HashMap::new(), nodes: Vec::new(), gpus: 0 };
         for entry in &parsed.node {
             let at = line(entry.span());
             builder.add(entry.get_ref(), at).map_err(|(fault, span)| fault.at(file, span.map_or(at, &line)))?;
@@ -92,10 +91,7 @@ impl Cluster {
             let remedy = "add [[node]] with name, cpu, memory and gpus";
             return Err(Fault::new("has no nodes", remedy).at(file, None));
         }
-        builder.known.extend(builder.used);
-        let mut models: Vec<GpuModel> = builder.known.into_values().collect();
-        models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { name: file.into(), models, nodes: builder.nodes })
+        Ok(Self { name: file.into(), models: builder.known.into_models(), nodes: builder.nodes })
     }
 
     /// The cluster with its nodes, which are in order of their names, put in the order of the ranks of `arrivals`.
@@ -143,6 +139,7 @@ impl Cluster {
             name: &'a str,
             cpu: String,
             memory: String,
+            partitioning: Partitioning,
             gpus: Vec<Gpu<'a>>,
         }
         #[derive(Serialize)]
@@ -155,47 +152,15 @@ impl Cluster {
             name: &node.name,
             cpu: format!("{}m", node.cpu_milli),
             memory: format!("{}Mi", node.memory_mib),
+            partitioning: node.partitioning,
             gpus: node.gpus.iter().map(|gpu| Gpu { model: &gpu.model, count: 1, cut: gpu.cut }).collect(),
         });
         toml::to_string(&File { model: &self.models, node: nodes.collect() })
     }
 }
 
-/// A fault and where in the text it is.
-type Placed = (Fault, Range<usize>);
-
-fn models(described: &[Spanned<GpuModel>]) -> Result<HashMap<String, GpuModel>, Placed> {
-    let mut known = HashMap::new();
-    for entry in described {
-        let model = entry.get_ref();
-        let fault = |fault: Fault| (fault.column("model"), entry.span());
-        amount::name(&model.name).map_err(fault)?;
-        if let Some(grid) = &model.grid {
-            let wrong = |error: partita_core::model::GridError| {
-                fault(Fault::new(error.to_string(), "correct the grid, or leave it out for a model without MIG").value(&model.name))
-            };
-            grid.validate().map_err(wrong)?;
-        }
-        room_for_model(known.len(), &model.name).map_err(fault)?;
-        if known.insert(model.name.clone(), model.clone()).is_some() {
-            return Err(fault(Fault::new("is described twice", "keep one [[model]] of this name").value(&model.name)));
-        }
-    }
-    Ok(known)
-}
-
-/// Refuses the model called `name` where a cluster has as many as it may.
-pub(crate) fn room_for_model(known: usize, name: &str) -> Result<(), Fault> {
-    if known < MODELS_MAX {
-        return Ok(());
-    }
-    Err(Fault::new(format!("is beyond the limit of {MODELS_MAX} GPU models"), "describe fewer").value(name))
-}
-
 struct Builder {
-    known: HashMap<String, GpuModel>,
-    /// Built-in models that a node has.
-    used: HashMap<String, GpuModel>,
+    known: Known,
     /// Line of each name given.
     names: HashMap<String, u64>,
     nodes: Vec<NodeSpec>,
@@ -222,7 +187,7 @@ impl Builder {
                 let problem = format!("is the name of the node in line {first} too");
                 return Err(at(entry.name.span(), "name")(Fault::new(problem, "give each node its own name").value(&name)));
             }
-            self.nodes.push(NodeSpec { name, cpu_milli, memory_mib, gpus: gpus.clone(), ..NodeSpec::default() });
+            self.nodes.push(NodeSpec { name, cpu_milli, memory_mib, gpus: gpus.clone(), partitioning: entry.partitioning });
         }
         Ok(())
     }
@@ -231,11 +196,8 @@ impl Builder {
         let mut gpus = Vec::new();
         for entry in entries {
             let name = entry.model.get_ref();
-            let model = self.model(name).map_err(|fault| (fault, entry.model.span()))?;
-            if entry.cut == Cut::Mig && model.grid.is_none() {
-                let remedy = "use cut = \"shares\", or describe its grid with [[model]]";
-                return Err((Fault::new("is a model that MIG cannot cut", remedy).value(name).column("model"), entry.model.span()));
-            }
+            let model = self.known.get(name).map_err(|fault| (fault, entry.model.span()))?;
+            models::can_be_cut(model, entry.cut).map_err(|fault| (fault.column("model"), entry.model.span()))?;
             let count = *entry.count.get_ref();
             if count == 0 || count as usize + gpus.len() > GPUS_MAX as usize {
                 let remedy = format!("a node has 1 to {GPUS_MAX} GPUs, or no gpus key");
@@ -245,31 +207,6 @@ impl Builder {
             gpus.extend(std::iter::repeat_n(GpuSpec::new(name, entry.cut), count as usize));
         }
         Ok(gpus)
-    }
-
-    fn model(&mut self, name: &str) -> Result<&GpuModel, Fault> {
-        if !self.known.contains_key(name) && !self.used.contains_key(name) {
-            let model = catalog::lookup(name).map_err(|error| self.unknown(name, &error))?;
-            room_for_model(self.known.len() + self.used.len(), name).map_err(|fault| fault.column("model"))?;
-            self.used.insert(name.into(), model);
-        }
-        Ok(self.known.get(name).unwrap_or_else(|| &self.used[name]))
-    }
-
-    fn unknown(&self, name: &str, error: &CatalogError) -> Fault {
-        let fault = match error {
-            CatalogError::Unknown(_) => {
-                let mut names: Vec<String> = catalog::names().map(str::to_owned).chain(self.known.keys().cloned()).collect();
-                names.sort_unstable();
-                names.dedup();
-                let remedy = format!("use one of {}, or describe it with [[model]]", names.join(", "));
-                Fault::new("is a GPU model that nobody described", remedy)
-            }
-            CatalogError::NeedsDriver { .. } => {
-                Fault::new("is a model whose placements are not published", "describe its grid with [[model]], as its driver lists it")
-            }
-        };
-        fault.value(name).column("model")
     }
 }
 
@@ -324,7 +261,7 @@ impl<'de> Deserialize<'de> for Gpus {
             type Value = Gpus;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("{ model = \"...\", count = ..., cut = \"mig\" or \"shares\" }, or a list of such")
+                f.write_str("{ model = \"...\", count = ..., cut = \"shares\", \"mig\" or \"mps\" }, or a list of such")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Gpus, A::Error> {

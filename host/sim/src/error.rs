@@ -55,6 +55,18 @@ pub enum SimError {
         /// Arrivals of the workload.
         arrivals: usize,
     },
+    /// What the planner believes of a GPU is not what its actions made of it: a bug of partita.
+    #[error("at {at_s} s GPU {gpu} of {node} is cut by {problem}; this is a bug of partita, please report it with the input")]
+    Books {
+        /// Virtual time, seconds.
+        at_s: String,
+        /// The node.
+        node: String,
+        /// Index of the GPU.
+        gpu: usize,
+        /// Both views.
+        problem: String,
+    },
     /// No policy to run.
     #[error("no policy was given; name at least one")]
     NoPolicy,

@@ -17,6 +17,9 @@
 //! are decided in one round. A [`RunResult`] depends on the input, the options and the policies only: equal runs give equal bytes.
 //! Wall-clock time is measured too, and kept apart in [`Timing`].
 //!
+//! A [`scenario`] is something else: a small cluster in a state of its own and a few things that happen to it, played step by step and told
+//! in words.
+//!
 //! Two workloads need no file: the [`sample`], and MIG partitions that come and go ([`churn`]).
 //!
 //! Two things can happen to a pod that does not fit ([`Unplaceable`]): it waits until it does, as in a cluster, or it is dropped at
@@ -26,6 +29,7 @@
 //! the column, the value and the remedy; formats are described in `FORMATS.md`. [`load`] tells the formats apart by their first line.
 
 mod amount;
+mod ask;
 pub mod churn;
 pub mod cluster;
 mod engine;
@@ -34,10 +38,12 @@ mod ledger;
 mod load;
 pub mod metrics;
 pub mod mix;
+mod models;
 pub mod openb;
 mod random;
 pub mod report;
 pub mod sample;
+pub mod scenario;
 pub mod stats;
 mod table;
 pub mod text;

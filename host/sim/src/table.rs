@@ -196,7 +196,8 @@ fn scalar(value: &Value) -> Result<String, Fault> {
         Value::String(text) => Ok(text.trim().to_owned()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Array(list) if list.iter().all(Value::is_string) => Ok(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("|")),
-        Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+        Value::Bool(value) => Ok(value.to_string()),
+        Value::Array(_) | Value::Object(_) => {
             Err(Fault::new("is no text, number or list of texts", "write a plain value").value(&value.to_string()))
         }
     }

@@ -6,6 +6,7 @@ use partita_core::model::{Demand, GpuAsk, MILLI, PodSpec, Terms, node::GPUS_MAX}
 
 use crate::{
     amount::{self, Round},
+    ask,
     error::{Fault, InputError},
     mix::{self, Mix},
     openb::Arrivals,
@@ -40,7 +41,7 @@ pub struct Workload {
     pub mix: Mix,
 }
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 17] = [
     required("name"),
     optional("namespace"),
     optional("priority"),
@@ -52,6 +53,12 @@ const COLUMNS: [Column; 11] = [
     optional("models"),
     required("arrival"),
     optional("lifetime"),
+    optional("mps_memory"),
+    optional("part_memory"),
+    optional("part_compute"),
+    optional("isolation"),
+    optional("restartable"),
+    optional("min_runtime"),
 ];
 
 impl Workload {
@@ -119,49 +126,79 @@ fn pod(row: &Row<'_>) -> Result<PodSpec, Fault> {
     let models = row.maybe(8, amount::models)?.unwrap_or_default();
     let demand = Demand { cpu_milli, memory_mib, gpu: gpu(row)?, models };
     let demand = demand.validated().map_err(|error| Fault::new(error.to_string(), ""))?;
-    Ok(PodSpec { name, namespace, priority, demand, terms: Terms::default() })
+    let restartable = row.maybe(15, amount::flag)?.unwrap_or(false);
+    let min_runtime_ms = row.maybe(16, amount::seconds_ms)?.unwrap_or(0);
+    let terms = Terms { restartable, min_runtime_ms, ..Terms::default() };
+    Ok(PodSpec { name, namespace, priority, demand, terms })
 }
 
+/// The one way in which a row asks for GPUs.
 fn gpu(row: &Row<'_>) -> Result<GpuAsk, Fault> {
+    let share = share(row)?;
+    let mig = row.maybe(7, ask::partitions)?.map(|partitions| GpuAsk::Mig { partitions });
+    let mps = row.maybe(11, ask::memory)?.map(|memory_mib| GpuAsk::Mps { memory_mib });
+    let asks = [(share, "gpus"), (mig, "mig"), (mps, "mps_memory"), (part(row)?, "part_memory")];
+    let mut asks = asks.into_iter().filter_map(|(ask, column)| Some((ask?, column)));
+    let Some((ask, _)) = asks.next() else { return Ok(GpuAsk::None) };
+    let Some((second, column)) = asks.next() else { return Ok(ask) };
+    let remedy = "ask in one way: for GPUs (gpus, gpu_milli), partitions (mig), a share under MPS (mps_memory) or a part (part_memory)";
+    Err(Fault::new(format!("is asked for beside {ask}"), remedy).value(&second.to_string()).column(column))
+}
+
+/// Whole GPUs, or shares of them.
+fn share(row: &Row<'_>) -> Result<Option<GpuAsk>, Fault> {
     let count = row.maybe(5, |text| amount::count32(text, GPUS_MAX, "GPUs"))?.unwrap_or(0);
     let milli = row.maybe(6, |text| amount::count32(text, MILLI, "milli-GPU"))?;
-    let profile = row.maybe(7, |text| amount::name(text).map(str::to_owned))?;
-    match (count, milli, profile) {
-        (0, None | Some(0), None) => Ok(GpuAsk::None),
-        (0, Some(milli), None) => Err(Fault::new("is a share of no GPU", "set gpus to 1").value(&milli.to_string()).column("gpu_milli")),
-        (0, None | Some(0), Some(profile)) => Ok(GpuAsk::mig(&profile)),
-        (_, _, Some(profile)) => {
-            let remedy = "ask for a partition (mig) or for GPUs (gpus, gpu_milli)";
-            Err(Fault::new("is asked for beside GPUs or a share", remedy).value(&profile).column("mig"))
+    match (count, milli) {
+        (0, None | Some(0)) => Ok(None),
+        (0, Some(milli)) => Err(Fault::new("is a share of no GPU", "set gpus to 1").value(&milli.to_string()).column("gpu_milli")),
+        (_, Some(0)) => Err(Fault::new("is no share of a GPU", "write 1 to 1000").value("0").column("gpu_milli")),
+        (count, milli) => Ok(Some(GpuAsk::Share { count, milli: milli.unwrap_or(MILLI) })),
+    }
+}
+
+/// A part of a GPU however it is cut.
+fn part(row: &Row<'_>) -> Result<Option<GpuAsk>, Fault> {
+    let compute = row.maybe(13, ask::percent)?;
+    let isolation = row.maybe(14, ask::isolation)?;
+    match row.maybe(12, ask::memory)? {
+        Some(memory_mib) => Ok(Some(GpuAsk::Floor { memory_mib, compute: compute.unwrap_or(0), isolation: isolation.unwrap_or_default() })),
+        None if compute.is_some() || isolation.is_some() => {
+            Err(Fault::new("is missing from a row that asks for a part of a GPU", "say how much memory it needs").column("part_memory"))
         }
-        (_, Some(0), None) => Err(Fault::new("is no share of a GPU", "write 1 to 1000").value("0").column("gpu_milli")),
-        (count, milli, None) => Ok(GpuAsk::Share { count, milli: milli.unwrap_or(MILLI) }),
+        None => Ok(None),
     }
 }
 
 fn csv_row(pod: &PodSpec, arrival: Arrival) -> String {
-    let (gpus, milli, mig) = match &pod.demand.gpu {
-        GpuAsk::None => (String::new(), String::new(), String::new()),
-        GpuAsk::Share { count, milli: MILLI } => (count.to_string(), String::new(), String::new()),
-        GpuAsk::Share { count, milli } => (count.to_string(), milli.to_string(), String::new()),
-        other => (String::new(), String::new(), other.to_string()),
-    };
+    let mut row: [String; COLUMNS.len()] = Default::default();
+    row[0].clone_from(&pod.name);
+    row[1].clone_from(&pod.namespace);
+    row[2] = pod.priority.to_string();
+    row[3] = format!("{}m", pod.demand.cpu_milli);
+    row[4] = format!("{}Mi", pod.demand.memory_mib);
+    match &pod.demand.gpu {
+        GpuAsk::None => {}
+        GpuAsk::Share { count, milli } => {
+            row[5] = count.to_string();
+            row[6] = if *milli == MILLI { String::new() } else { milli.to_string() };
+        }
+        ask @ GpuAsk::Mig { .. } => row[7] = ask.to_string(),
+        GpuAsk::Mps { memory_mib } => row[11] = format!("{memory_mib}Mi"),
+        GpuAsk::Floor { memory_mib, compute, isolation } => {
+            row[12] = format!("{memory_mib}Mi");
+            row[13] = compute.to_string();
+            row[14] = isolation.to_string();
+        }
+    }
+    row[8] = pod.demand.models.join("|");
+    row[9] = seconds(arrival.at_ms);
+    row[10] = arrival.lifetime_ms.map(seconds).unwrap_or_default();
+    row[15] = if pod.terms.restartable { "true".into() } else { String::new() };
+    row[16] = if pod.terms.min_runtime_ms > 0 { seconds(pod.terms.min_runtime_ms) } else { String::new() };
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let record = [
-        pod.name.clone(),
-        pod.namespace.clone(),
-        pod.priority.to_string(),
-        format!("{}m", pod.demand.cpu_milli),
-        format!("{}Mi", pod.demand.memory_mib),
-        gpus,
-        milli,
-        mig,
-        pod.demand.models.join("|"),
-        seconds(arrival.at_ms),
-        arrival.lifetime_ms.map(seconds).unwrap_or_default(),
-    ];
     // Writing to memory cannot fail.
-    let written = writer.write_record(record).ok().and_then(|()| writer.into_inner().ok());
+    let written = writer.write_record(row).ok().and_then(|()| writer.into_inner().ok());
     written.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
 }
 

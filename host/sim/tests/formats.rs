@@ -1,7 +1,7 @@
 //! Every example of FORMATS.md is read by the reader it is about.
 
 use partita_core::model::catalog;
-use partita_sim::{Cluster, Times, Workload, openb};
+use partita_sim::{Cluster, Times, Workload, openb, scenario::Scenario};
 
 /// The fenced blocks of a document: (info string, text).
 fn blocks(text: &str) -> Vec<(String, String)> {
@@ -28,6 +28,7 @@ fn examples_are_valid() {
         let bytes = text.as_bytes();
         match info.as_str() {
             "toml cluster" => drop(Cluster::parse(&info, bytes).unwrap()),
+            "toml scenario" => drop(Scenario::parse(&info, bytes).unwrap()),
             "csv workload" | "jsonl workload" => drop(Workload::parse(&info, bytes).unwrap()),
             "csv openb-nodes" => drop(openb::parse_nodes(&info, bytes).unwrap()),
             "csv openb-pods" => drop(openb::parse_pods(&info, bytes, Times::Trace).unwrap()),
@@ -38,7 +39,10 @@ fn examples_are_valid() {
         read.push(info);
     }
     read.dedup();
-    assert_eq!(read, ["toml cluster", "csv workload", "jsonl workload", "csv openb-nodes", "csv openb-pods", "text openb-arrivals"]);
+    assert_eq!(
+        read,
+        ["toml cluster", "csv workload", "jsonl workload", "toml scenario", "csv openb-nodes", "csv openb-pods", "text openb-arrivals"]
+    );
 }
 
 #[test]

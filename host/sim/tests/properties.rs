@@ -17,8 +17,9 @@ const READERS: [(&str, Reader); 6] = [
 
 const VALID: [&str; 6] = [
     "[[model]]\nname = \"X\"\n[model.grid]\nslots = 2\ncompute = 2\nprofiles = [{ name = \"1g\", compute = 1, size = 1, memory_mib = 5, starts = [0, 1], max = 2 }]\n\
-     [[node]]\nname = \"n-\"\ncount = 3\ncpu = \"500m\"\nmemory = \"64Gi\"\ngpus = [{ model = \"X\", count = 2, cut = \"mig\" }, { model = \"T4\", count = 1 }]\n",
-    "name,namespace,priority,cpu,memory,gpus,gpu_milli,mig,models,arrival,lifetime\na,b,-1,2,1Gi,1,250,,T4|A30,0.5,10\n\"c,d\",b,3,500m,1Mi,,,1g.6gb,,7,\n",
+     [[node]]\nname = \"n-\"\ncount = 3\ncpu = \"500m\"\nmemory = \"64Gi\"\npartitioning = \"auto\"\ngpus = [{ model = \"X\", count = 2, cut = \"mig\" }, { model = \"T4\", count = 1 }]\n",
+    "name,namespace,priority,cpu,memory,gpus,gpu_milli,mig,models,arrival,lifetime,mps_memory,part_memory,part_compute,isolation,restartable,min_runtime\na,b,-1,2,1Gi,1,250,,T4|A30,0.5,10,,,,,true,5\n\
+     \"c,d\",b,3,500m,1Mi,,,2 x 1g.6gb + 2g.12gb,,7,,,,,,,\ne,b,3,1,1Mi,,,,,7,,4Gi,,,,,\nf,b,3,1,1Mi,,,,,7,,,4Gi,10,memory,,\n",
     "sn,cpu_milli,memory_mib,gpu,model\nb,64000,262144,2,P100\na,1,1,0,\n",
     "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\na,1,1,1,500,T4|P100\nb,1,1,0,0,\n",
     "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,scheduled_time\na,1,1,1,500,0,5,1\nb,1,1,0,0,3,,\n",
@@ -110,12 +111,12 @@ proptest! {
     }
 
     #[test]
-    fn a_cluster_survives_being_written(names in prop::collection::btree_set("[ -~äß]{0,6}[a-z]", 1..5), cpu in 0..=1_000_000_000u32, memory in 0..=1u32 << 30, gpus in 0..5usize) {
+    fn a_cluster_survives_being_written(names in prop::collection::btree_set("[ -~äß]{0,6}[a-z]", 1..5), cpu in 0..=1_000_000_000u32, memory in 0..=1u32 << 30, gpus in 0..5usize, partitioning in prop::sample::select(vec!["fixed", "off", "mig", "mps", "time-slicing", "auto"])) {
         let models = ["T4", "A30", "H100-80GB"];
         let gpus: Vec<String> = (0..gpus).map(|row| format!("{{ model = \"{}\", count = {} }}", models[row % 3], row + 1)).collect();
         let node = |name: &String| {
             let name = toml_text(name.trim());
-            format!("[[node]]\nname = {name}\ncpu = \"{cpu}m\"\nmemory = \"{memory}Mi\"\ngpus = [{}]\n", gpus.join(", "))
+            format!("[[node]]\nname = {name}\ncpu = \"{cpu}m\"\nmemory = \"{memory}Mi\"\npartitioning = \"{partitioning}\"\ngpus = [{}]\n", gpus.join(", "))
         };
         let names: std::collections::BTreeSet<String> = names.iter().map(|name| name.trim().to_owned()).collect();
         let text: String = names.iter().map(node).collect();
@@ -133,6 +134,42 @@ proptest! {
         let (_, text) = sample::generate(seed);
         let workload = Workload::parse("f", text.as_bytes()).unwrap();
         prop_assert_eq!(workload.pods.len(), sample::PODS);
+        prop_assert_eq!(Workload::parse("f", workload.to_csv().as_bytes()).unwrap(), workload);
+    }
+}
+
+prop_compose! {
+    /// A row of a workload without its name.
+    fn row()(
+        cpu in 0..100_000u32,
+        ask in prop_oneof![
+            Just(",,,,,,".to_owned()),
+            (1..=64u32, 1..=1000u32).prop_map(|(gpus, milli)| format!("{gpus},{milli},,,,,")),
+            prop::collection::vec((1..=9u32, prop::sample::select(vec!["1g.10gb", "1g.10gb+me", "mig-2g.20gb", "odd"])), 1..4).prop_map(|kinds| {
+                let kinds: Vec<String> = kinds.iter().map(|(count, name)| format!("{count} x {name}")).collect();
+                format!(",,{},,,,", kinds.join(" + "))
+            }),
+            (1..=200_000u32).prop_map(|mib| format!(",,,{mib}Mi,,,")),
+            (1..=200_000u32, 0..=100u32, prop::sample::select(vec!["", "hardware", "memory", "shared"]))
+                .prop_map(|(mib, compute, isolation)| format!(",,,,{mib}Mi,{compute},{isolation}")),
+        ],
+        restartable in prop::sample::select(vec!["", "true", "false"]),
+        min_runtime_ms in 0..100_000u64,
+        arrival_ms in 0..100_000u64,
+    ) -> String {
+        let seconds = |ms: u64| format!("{}.{:03}", ms / 1000, ms % 1000);
+        format!("{cpu}m,1Mi,{ask},{restartable},{},{}", seconds(min_runtime_ms), seconds(arrival_ms))
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_way_to_ask_survives_being_written(mut rows in prop::collection::vec(row(), 1..20)) {
+        // Written in the order of arrival, which must not change.
+        rows.sort_by_key(|row| row.rsplit(',').next().unwrap().replace('.', "").parse::<u64>().unwrap());
+        let mut text = "name,cpu,memory,gpus,gpu_milli,mig,mps_memory,part_memory,part_compute,isolation,restartable,min_runtime,arrival\n".to_owned();
+        text += &rows.iter().enumerate().map(|(number, row)| format!("p{number},{row}\n")).collect::<Vec<_>>().concat();
+        let workload = Workload::parse("f", text.as_bytes()).unwrap();
         prop_assert_eq!(Workload::parse("f", workload.to_csv().as_bytes()).unwrap(), workload);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{error::Error, fs, path::PathBuf};
 
-use partita_core::model::{Cut, GpuAsk, catalog, node::MODELS_MAX};
+use partita_core::model::{Cut, GpuAsk, Partitioning, catalog, node::MODELS_MAX};
 use partita_sim::{Cluster, SimError, Times, Workload, load, openb, text};
 
 fn lines(lines: &[&str]) -> Vec<u8> {
@@ -33,7 +33,7 @@ fn a_cluster_is_refused_with_line_key_value_and_remedy() {
         (format!("{node}name = \"b\""), "c.toml:5: duplicate key; see FORMATS.md for the keys of a cluster"),
         (
             format!("{node}colour = 1"),
-            "c.toml:5: unknown field `colour`, expected one of `name`, `count`, `cpu`, `memory`, `gpus`; see FORMATS.md for the keys of a cluster",
+            "c.toml:5: unknown field `colour`, expected one of `name`, `count`, `cpu`, `memory`, `gpus`, `partitioning`; see FORMATS.md for the keys of a cluster",
         ),
         ("[[node]]\nname = \"a\"\n".into(), "c.toml:1: missing field `cpu`; see FORMATS.md for the keys of a cluster"),
         (node.replace('8', "\"8x\""), "c.toml:3: cpu: \"8x\" is not an amount of cpu; write cores, 2 or 0.5, or milli-cores, 500m"),
@@ -69,7 +69,7 @@ fn a_cluster_is_refused_with_line_key_value_and_remedy() {
         ),
         (
             gpus("{ model = \"T4\", count = 1, cut = \"knife\" }"),
-            "c.toml:5: unknown variant `knife`, expected `shares` or `mig`; see FORMATS.md for the keys of a cluster",
+            "c.toml:5: unknown variant `knife`, expected one of `shares`, `mig`, `mps`; see FORMATS.md for the keys of a cluster",
         ),
         (
             format!("[[model]]\nname = \"X\"\n[model.grid]\nslots = 0\ncompute = 1\nprofiles = []\n{node}"),
@@ -111,11 +111,14 @@ fn a_cluster_says_what_its_nodes_have() {
 }
 
 const HEADER: &str = "name,cpu,memory,gpus,gpu_milli,mig,models,arrival";
+const ASKS: &str = "name,cpu,memory,mig,mps_memory,part_memory,part_compute,isolation,restartable,min_runtime,arrival";
 
 #[test]
 fn a_workload_is_refused_with_line_column_value_and_remedy() {
     let amounts = "needed are name, cpu, memory, arrival";
-    let known = "known are name, namespace, priority, cpu, memory, gpus, gpu_milli, mig, models, arrival, lifetime";
+    let known = "known are name, namespace, priority, cpu, memory, gpus, gpu_milli, mig, models, arrival, lifetime, mps_memory, part_memory, \
+                 part_compute, isolation, restartable, min_runtime";
+    let ways = "ask in one way: for GPUs (gpus, gpu_milli), partitions (mig), a share under MPS (mps_memory) or a part (part_memory)";
     let cases = [
         (vec!["name,cpu,memory"], format!("w.csv:1: arrival: is missing from the header; {amounts}")),
         (vec!["name,cpu,memory,arrival,colour"], format!("w.csv:1: \"colour\" is no column of this format; {known}")),
@@ -132,7 +135,16 @@ fn a_workload_is_refused_with_line_column_value_and_remedy() {
         (vec![HEADER, "a,1,1Gi,1,1001,,,0"], "w.csv:2: gpu_milli: \"1001\" is too large for milli-GPU; the limit is 1000".into()),
         (vec![HEADER, "a,1,1Gi,1,0,,,0"], "w.csv:2: gpu_milli: \"0\" is no share of a GPU; write 1 to 1000".into()),
         (vec![HEADER, "a,1,1Gi,,500,,,0"], "w.csv:2: gpu_milli: \"500\" is a share of no GPU; set gpus to 1".into()),
-        (vec![HEADER, "a,1,1Gi,1,,1g.5gb,,0"], "w.csv:2: mig: \"1g.5gb\" is asked for beside GPUs or a share; ask for a partition (mig) or for GPUs (gpus, gpu_milli)".into()),
+        (vec![HEADER, "a,1,1Gi,1,,1g.5gb,,0"], format!("w.csv:2: mig: \"1g.5gb\" is asked for beside 1 GPU; {ways}")),
+        (vec![ASKS, "a,1,1Gi,2 1g.5gb,,,,,,,0"], "w.csv:2: mig: \"2 1g.5gb\" is no list of MIG partitions; write profiles as 1g.10gb, or as 2 x 1g.10gb + 3g.40gb".into()),
+        (vec![ASKS, "a,1,1Gi,0 x 1g.5gb,,,,,,,0"], "w.csv:2: asks for 0 partitions 1g.5gb; ask for 1 to 127".into()),
+        (vec![ASKS, "a,1,1Gi,,4,,,,,,0"], "w.csv:2: mps_memory: \"4\" is not an amount of memory; write a number and a unit, such as 512Mi or 16Gi".into()),
+        (vec![ASKS, "a,1,1Gi,,4Gi,4Gi,,,,,0"], format!("w.csv:2: part_memory: \"4096 MiB and 0 % of a GPU, isolation shared or better\" is asked for beside an MPS share of 4096 MiB; {ways}")),
+        (vec![ASKS, "a,1,1Gi,,,,10,,,,0"], "w.csv:2: part_memory: is missing from a row that asks for a part of a GPU; say how much memory it needs".into()),
+        (vec![ASKS, "a,1,1Gi,,,4Gi,101,,,,0"], "w.csv:2: part_compute: \"101\" is too large for percent; the limit is 100".into()),
+        (vec![ASKS, "a,1,1Gi,,,4Gi,,much,,,0"], "w.csv:2: isolation: \"much\" is no isolation; write hardware, memory or shared".into()),
+        (vec![ASKS, "a,1,1Gi,,,,,,maybe,,0"], "w.csv:2: restartable: \"maybe\" is neither true nor false; write true or false".into()),
+        (vec![ASKS, "a,1,1Gi,,,,,,,soon,0"], "w.csv:2: min_runtime: \"soon\" is not a time in seconds; write seconds since the start, such as 90 or 0.250".into()),
         (vec![HEADER, "a,1,1Gi,,,,T4,0"], "w.csv:2: names GPU models but asks for no GPU; drop the models or ask for a GPU".into()),
         (vec![HEADER, "a,1,1Gi,1,,,T4||A30,0"], "w.csv:2: models: \"T4||A30\" is empty; give it a name".into()),
         (vec![HEADER, "a,1,1Gi,,,,,soon"], "w.csv:2: arrival: \"soon\" is not a time in seconds; write seconds since the start, such as 90 or 0.250".into()),
@@ -143,7 +155,7 @@ fn a_workload_is_refused_with_line_column_value_and_remedy() {
         (vec!["{\"name\":\"a\"}"], format!("w.csv:1: cpu: is missing; {amounts}")),
         (vec!["{\"name\":\"a\",\"name\":\"b\"}"], "w.csv:1: name: is there twice; keep one of the keys".into()),
         (vec!["{\"colour\":1}"], format!("w.csv:1: \"colour\" is no column of this format; {known}")),
-        (vec!["{\"name\":true}"], "w.csv:1: name: \"true\" is no text, number or list of texts; write a plain value".into()),
+        (vec!["{\"name\":{}}"], "w.csv:1: name: \"{}\" is no text, number or list of texts; write a plain value".into()),
         (vec!["", "{\"name\":"], "w.csv:2: \"{\\\"name\\\":\" character 8: is no JSON object: EOF while parsing a value; write one JSON object a line, such as {\"name\":\"a\",\"cpu\":\"2\",...}".into()),
     ];
     for (text, message) in cases {
@@ -152,6 +164,50 @@ fn a_workload_is_refused_with_line_column_value_and_remedy() {
         let windows = text.join("\r\n");
         assert_eq!(Workload::parse("w.csv", windows.as_bytes()).unwrap_err().to_string(), message, "{windows:?}");
     }
+}
+
+#[test]
+fn a_workload_says_how_pods_ask() {
+    let rows = [
+        ASKS,
+        "several,1,1Gi,2 x 1g.10gb+me + 3g.40gb,,,,,true,60,0",
+        "mps,1,1Gi,,4G,,,,false,,0",
+        "part,1,1Gi,,,10Gi,30,memory,,,0",
+        "any,1,1Gi,,,10Gi,,,,,0",
+    ];
+    let workload = Workload::parse("w", &lines(&rows)).unwrap();
+    let asks: Vec<String> = workload.pods.iter().map(|pod| pod.demand.gpu.to_string()).collect();
+    let expected = [
+        "2 x 1g.10gb+me + 3g.40gb",
+        "an MPS share of 3815 MiB",
+        "10240 MiB and 30 % of a GPU, isolation memory or better",
+        "10240 MiB and 0 % of a GPU, isolation shared or better",
+    ];
+    assert_eq!(asks, expected);
+    let terms = [0, 1].map(|row: usize| (workload.pods[row].terms.restartable, workload.pods[row].terms.min_runtime_ms));
+    assert_eq!(terms, [(true, 60_000), (false, 0)]);
+    let json = br#"{"name": "a", "cpu": 1, "memory": "1Gi", "part_memory": "1Gi", "part_compute": 5, "restartable": true, "arrival": 0}"#;
+    let json = Workload::parse("w", json).unwrap();
+    assert!(json.pods[0].terms.restartable && matches!(json.pods[0].demand.gpu, GpuAsk::Floor { compute: 5, .. }));
+}
+
+#[test]
+fn a_cluster_says_what_may_be_done_to_its_gpus() {
+    let text = "[[node]]\nname = \"n\"\ncpu = 1\nmemory = \"1Gi\"\npartitioning = \"time-slicing\"\n\
+                gpus = { model = \"T4\", count = 1, cut = \"mps\" }\n";
+    let cluster = Cluster::parse("c", text.as_bytes()).unwrap();
+    assert_eq!((cluster.nodes[0].partitioning, cluster.nodes[0].gpus[0].cut), (Partitioning::TimeSlicing, Cut::Mps));
+    assert_eq!(Cluster::parse("c", cluster.to_toml().unwrap().as_bytes()), Ok(cluster));
+    let unknown = text.replace("time-slicing", "all");
+    assert_eq!(
+        cluster_error(unknown.as_bytes()),
+        "c.toml:5: unknown variant `all`, expected one of `fixed`, `off`, `mig`, `mps`, `time-slicing`, `auto`; see FORMATS.md for the keys of a cluster"
+    );
+    let unknown_memory = format!("[[model]]\nname = \"X\"\n{}", text.replace("T4", "X"));
+    assert_eq!(
+        cluster_error(unknown_memory.as_bytes()),
+        "c.toml:8: model: \"X\" is a model of unknown memory, which MPS cannot share; use cut = \"shares\", or describe it with [[model]] and memory_mib"
+    );
 }
 
 #[test]

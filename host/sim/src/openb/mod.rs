@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     amount::{self, CPU_MILLI_MAX, MEMORY_MIB_MAX},
-    cluster::{self, Cluster, NODES_MAX},
+    cluster::{Cluster, NODES_MAX},
     error::{Fault, InputError},
     mix,
+    models::room_for_model,
     table::{self, Column, Notation, Row, optional, required},
     text,
     workload::{Arrival, Names, PODS_MAX, Workload},
@@ -87,7 +88,7 @@ pub fn parse_nodes(file: &str, bytes: &[u8]) -> Result<Cluster, InputError> {
         if let Some(gpu) = node.gpus.first() {
             let plain = || GpuModel { name: gpu.model.clone(), memory_mib: 0, grid: None };
             if !models.contains_key(&gpu.model) {
-                cluster::room_for_model(models.len(), &gpu.model).map_err(|fault| fault.column("model"))?;
+                room_for_model(models.len(), &gpu.model).map_err(|fault| fault.column("model"))?;
                 models.insert(gpu.model.clone(), catalog::builtin(&gpu.model).unwrap_or_else(plain));
             }
         }
