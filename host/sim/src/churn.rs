@@ -9,7 +9,7 @@
 //! the same lifetimes at every load, so that what differs is the load. [`Figures`] is what a policy makes of several seeds.
 
 use partita_core::{
-    Config,
+    Config, Reuse,
     model::{Cut, Demand, GpuAsk, GpuSpec, NodeSpec, PodSpec, Terms, catalog, node::GPUS_MAX},
 };
 use serde::Serialize;
@@ -113,10 +113,19 @@ pub enum ChurnError {
 }
 
 impl Churn {
-    /// The workload of the benchmark: 100 GPUs, load 1, 30,000 requests.
+    /// The workload of the benchmark: 100 GPUs, load 1, 30,000 requests, on which warm partitions count as free slots.
     #[must_use]
     pub fn benchmark(mix: &'static ChurnMix, seed: u64) -> Self {
-        Self { mix, load: 1.0, gpus: 100, node_gpus: NODE_GPUS, requests: 30_000, seed, planner: Config::DEFAULT, tidy: None }
+        Self {
+            mix,
+            load: 1.0,
+            gpus: 100,
+            node_gpus: NODE_GPUS,
+            requests: 30_000,
+            seed,
+            planner: Config { reuse: Reuse::Free, ..Config::DEFAULT },
+            tidy: None,
+        }
     }
 
     /// The same, if every number is within its range.

@@ -437,7 +437,7 @@ fn ask() -> impl Strategy<Value = &'static str> {
 prop_compose! {
     /// Nodes, then pods of which each comes, and perhaps ends or lingers, in some step.
     fn story()(
-        moves in 0..2u32,
+        moves in 0..4u32,
         nodes in prop::collection::vec((prop::collection::vec(gpu(), 1..4), prop::sample::select(vec!["fixed", "auto", "mig", "mps", "time-slicing", "off"])), 1..4),
         pods in prop::collection::vec((ask(), 0..4i32, any::<bool>(), 0..6usize, 0..9usize, prop::sample::select(vec!["", "restartable = true", "min-runtime = 25", "never-preempts = true"])), 1..16),
     ) -> String {

@@ -203,7 +203,8 @@ fn partition_shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> Option<(
             }
         }
     }
-    Some(least.unwrap_or((Shortage::Gpu, 1)))
+    // All that would do are in use in another cut.
+    Some(least.unwrap_or((Shortage::Gpu, 0)))
 }
 
 /// Several partitions: too few slots in all, or slots enough that do not make them.
@@ -250,6 +251,10 @@ fn floor_shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> Option<(Shor
     Some((Shortage::Gpu, u64::from(MILLI - most.min(MILLI))))
 }
 
+fn slots(count: u64) -> &'static str {
+    if count == 1 { "slot" } else { "slots" }
+}
+
 /// What the node would need, for a person.
 pub(super) fn would_help(cluster: &Cluster, entry: &Entry, node: &Node, shortage: Shortage, missing: u64) -> String {
     let ask = &entry.demand.gpu;
@@ -259,8 +264,13 @@ pub(super) fn would_help(cluster: &Cluster, entry: &Entry, node: &Node, shortage
         (Shortage::Model, _) => format!("it has no GPU of {}", entry.demand.models.join(" or ")),
         (Shortage::Size, GpuAsk::Mig { .. }) => format!("its GPUs cannot hold {ask} even when idle"),
         (Shortage::Size, _) => format!("it has {missing} GPUs too few"),
-        (Shortage::Gpu, GpuAsk::Mig { .. }) if entry.single().is_none() => format!("{missing} more free slots would make {ask}"),
-        (Shortage::Gpu, GpuAsk::Mig { .. }) => format!("{missing} more free slots on one GPU would make a {ask}"),
+        (Shortage::Gpu, GpuAsk::Mig { .. }) if entry.single().is_none() => {
+            format!("{missing} more free {} would make {ask}", slots(missing))
+        }
+        (Shortage::Gpu, GpuAsk::Mig { .. }) if missing == 0 => {
+            format!("a GPU that is in use otherwise would have to fall idle to be cut for a {ask}")
+        }
+        (Shortage::Gpu, GpuAsk::Mig { .. }) => format!("{missing} more free {} on one GPU would make a {ask}", slots(missing)),
         (Shortage::Gpu, GpuAsk::Mps { .. }) => format!("{missing} MiB more to promise on one GPU would do"),
         (Shortage::Gpu, GpuAsk::Share { milli: MILLI, .. }) => {
             format!("whole GPUs with {missing} milli-GPU in use would have to fall idle")

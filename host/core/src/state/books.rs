@@ -22,6 +22,9 @@ impl Cluster {
     pub(super) fn add_running(&mut self, id: PodId, spec: PodSpec, node_id: NodeId, grant: Grant) -> Result<(), Refused> {
         let no_room = |name: &str| Refused::NoRoom { namespace: spec.namespace.clone(), name: spec.name.clone(), node: name.to_owned() };
         let Some(node) = self.node(node_id) else { return Err(no_room(&format!("number {}", node_id.0))) };
+        // What a pod uses of a GPU that is set aside nobody can book; the pod still has its cpu and memory.
+        let booked = |index: u8| node.room.gpus.get(usize::from(index)).is_none_or(|gpu| gpu.fault.is_none());
+        let grant = Grant(grant.0.into_iter().filter(|part| booked(part.0)).collect());
         // A partition that was found in use is the pod's now.
         let mut room = node.room.clone();
         room.identify(&self.models, &grant);
