@@ -35,7 +35,8 @@
 //! run the same source without WebAssembly (see [`Native`]).
 //!
 //! A score may depend on the question and on the settings, on nothing else: no clock, no randomness but `view.seed`, no memory of earlier
-//! calls (scratch memory that cannot change an answer is fine). [`Policy::READS`] must name every column that the answers depend on; the
+//! calls (scratch memory that cannot change an answer is fine; what is derived from models, shapes, profiles and the mix may be kept under
+//! `view.outlook`, which names them). [`Policy::READS`] must name every column that the answers depend on; the
 //! host asks again only when one of those changed. The host proves that candidates are feasible, so a policy can rank but never overcommit.
 //!
 //! A policy speaks up through [`log`]; a panic is a trap for the host, and its message goes to the log first.
