@@ -292,3 +292,20 @@ fn moves_that_are_tried_in_vain_cost_one_look() {
     let plan = script.planner.round(&mut [&mut Zeros]);
     assert_eq!((plan.actions.len(), plan.decisions), (0, 1));
 }
+
+#[test]
+fn a_kept_place_that_falls_free_is_offered_to_those_of_higher_priority_first() {
+    let config = Config { patience_ms: 60_000, ..Config::DEFAULT };
+    let mut script = Script::new(config, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("2g.12gb"), 5, &[(0, 0, "2g.12gb")]).runs(1, "a", mig("2g.12gb"), 5, &[(0, 2, "2g.12gb")]);
+    script.waits(2, mig("4g.24gb"), 0);
+    script.at(60_000);
+    script.round();
+    assert_eq!(script.claim(2).map(|claim| claim.why), Some(Why::Reserved));
+    script.waits(3, mig("1g.6gb"), 1);
+    script.ends(0);
+    script.ends(1);
+    let actions = script.round();
+    assert!(!actions.iter().any(|action| matches!(action, Action::Evict { .. })), "{actions:?}");
+    assert_eq!((script.node_of(3), script.node_of(2)), (Some("a".into()), None));
+}

@@ -123,8 +123,14 @@ impl Planner {
     fn pass(&mut self, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) {
         (plan.waiting, plan.unanswered) = (Vec::new(), 0);
         let mut heads: BinaryHeap<Head> = self.queue.lanes().filter_map(|lane| self.head(lane)).collect();
+        let kept: Vec<PodId> = self.ready(Why::Reserved).collect();
         while let Some(Reverse((priority, _, demand))) = heads.pop() {
             let lane = (priority, demand);
+            for &pod in &kept {
+                if self.cluster.pod(pod).is_some_and(|pod| (Reverse(pod.spec.priority), pod.demand) == lane) {
+                    self.settle(pod, plan);
+                }
+            }
             let Some((_, pod)) = self.queue.head(lane) else { continue };
             plan.decisions += 1;
             match self.choose(policies, demand, &mut plan.faults) {
@@ -185,11 +191,16 @@ impl Planner {
         self.queue.head(lane).map(|(arrival, _)| Reverse((lane.0, arrival, lane.1)))
     }
 
-    /// Binds the pods whose place has become free.
+    /// Pods whose place has become free, of those that have their claim for this reason.
+    fn ready(&self, why: Why) -> impl Iterator<Item = PodId> {
+        self.cluster.claims().filter(move |(_, claim)| claim.why == why && claim.waits_for.is_empty()).map(|(pod, _)| pod)
+    }
+
+    /// Binds the pods for which room was made once it is there. Those for whom a place is kept get it when their turn comes.
     fn settle_claims(&mut self, plan: &mut Plan) {
-        let ready = self.cluster.claims().filter(|(_, claim)| claim.waits_for.is_empty());
+        let ready = self.ready(Why::RoomMade);
         let mut ready: Vec<(Reverse<i32>, PodId)> =
-            ready.filter_map(|(pod, _)| Some((Reverse(self.cluster.pod(pod)?.spec.priority), pod))).collect();
+            ready.filter_map(|pod| Some((Reverse(self.cluster.pod(pod)?.spec.priority), pod))).collect();
         ready.sort_unstable();
         for (_, pod) in ready {
             self.settle(pod, plan);
