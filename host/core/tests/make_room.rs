@@ -309,3 +309,26 @@ fn a_kept_place_that_falls_free_is_offered_to_those_of_higher_priority_first() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Evict { .. })), "{actions:?}");
     assert_eq!((script.node_of(3), script.node_of(2)), (Some("a".into()), None));
 }
+
+#[test]
+fn who_was_placed_in_a_round_is_not_disturbed_in_it() {
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 1)]);
+    // The first one comes and is placed; in the next round one of higher priority takes its place.
+    script.waits(0, mig("4g.24gb"), 0);
+    let bound = |actions: &[Action]| actions.iter().filter(|action| matches!(action, Action::Bind { .. })).count();
+    assert_eq!(bound(&script.round()), 1);
+    script.waits(1, mig("4g.24gb"), 1);
+    assert_eq!(script.round(), [Action::Evict { pod: PodId(0), node: NodeId(0), by: PodId(1) }]);
+    // The reproduction of a round that bound a pod and moved it at once.
+    let mut script = Script::new(MOVES, &[("a", "A30", 1), ("b", "A30", 1)]);
+    script.runs(0, "a", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]).runs(1, "b", mig("1g.6gb"), 0, &[(0, 2, "1g.6gb")]);
+    script.waits_restartable(2, mig("1g.6gb"), 5).waits(3, mig("2g.12gb"), 4).waits(4, mig("2g.12gb"), 3);
+    let actions = script.round();
+    let told = |pod: u32| {
+        actions
+            .iter()
+            .filter(|action| matches!(action, Action::Bind { pod: other, .. } | Action::Move { pod: other, .. } if other.0 == pod))
+            .count()
+    };
+    assert!((0..5).all(|pod| told(pod) <= 1), "{actions:?}");
+}

@@ -76,7 +76,8 @@ impl Planner {
         let evicts = self.config.preempt && !known.spec.terms.never_preempts;
         let price = |victim: PodId| eviction_price(cluster, victim, priority).filter(|_| evicts || cluster.claim_of(victim).is_some());
         let way = clear::best(cluster, entry, &|id| cluster.after_leaving(id, priority), &price, changed);
-        if way.is_none() {
+        // Who was placed in this round may go in the next, which nothing else would tell of.
+        if way.is_none() && !cluster.has_placed() {
             self.stuck.insert(lane, now);
         } else {
             self.stuck.remove(&lane);
@@ -152,11 +153,11 @@ impl Planner {
     }
 }
 
-/// Whether a running pod may be disturbed now: it was not told to go already, ran as long as it was promised, and every disruption budget
+/// Whether a running pod may be disturbed now: it was not placed in this very round nor told to go already, ran as long as it was promised, and every disruption budget
 /// that it counts in has some left.
 pub(super) fn may_go(cluster: &Cluster, pod: PodId) -> Option<&Pod> {
     let known = cluster.pod(pod)?;
-    let placed = known.placed.as_ref().filter(|placed| !placed.stopping && known.leaving.is_none())?;
+    let placed = known.placed.as_ref().filter(|placed| !placed.stopping && known.leaving.is_none() && !cluster.is_new(placed))?;
     let terms = &known.spec.terms;
     let ran = cluster.now_ms().saturating_sub(placed.since_ms) >= terms.min_runtime_ms;
     (ran && terms.budgets.iter().all(|name| cluster.budget(name) != Some(0))).then_some(known)

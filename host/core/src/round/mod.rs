@@ -107,6 +107,7 @@ impl Planner {
     /// next one only where the one before it gave no usable answer.
     pub fn round(&mut self, policies: &mut [&mut dyn Partitioner]) -> Plan {
         let mut plan = Plan::default();
+        self.cluster.begin_round();
         self.cluster.expire_claims();
         self.settle_claims(&mut plan);
         for _ in 0..PASSES_MAX {

@@ -30,6 +30,7 @@ impl Planner {
     /// clusters are looked at in parts, one a call.
     pub fn consolidate(&mut self, policies: &mut [&mut dyn Partitioner], most: u32) -> Plan {
         let mut plan = Plan::default();
+        self.cluster.begin_round();
         let scene = Scene::of(&self.cluster, self.rankings.columns(), &mut self.tidied);
         if scene.pods.is_empty() || most == 0 {
             return plan;

@@ -151,7 +151,8 @@ impl Cluster {
         let changes = node.room.take(&self.models, &entry.demand, &grant, id).expect("the grant was proved to fit");
         node.add_pod(id, entry.shape.as_ref());
         let incarnation = node.incarnation;
-        pod.placed = Some(Placed { node: node_id, grant, since_ms: self.now_ms, stopping: false, incarnation });
+        pod.placed = Some(Placed { node: node_id, grant, since_ms: self.now_ms, stopping: false, round: self.round, incarnation });
+        self.placed += 1;
         self.touch(node_id);
         changes
     }

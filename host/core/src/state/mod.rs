@@ -55,6 +55,8 @@ pub struct Placed {
     pub since_ms: u64,
     /// Whether it was told to stop.
     pub stopping: bool,
+    /// The round that decided it.
+    round: u64,
     /// Which node of that number: a node that comes back after it went away does not run the pods it ran before.
     incarnation: u64,
 }
@@ -82,6 +84,9 @@ pub struct Cluster {
     promises: usize,
     /// Grows whenever a disruption budget changes.
     rules: u64,
+    /// Rounds so far, and pods that the last one placed or moved.
+    round: u64,
+    placed: usize,
     /// Claims that ended without their pod getting the place.
     given_up: u64,
 }
@@ -209,6 +214,24 @@ impl Cluster {
     #[must_use]
     pub(crate) fn has_promises(&self) -> bool {
         self.promises > 0
+    }
+
+    /// Begins a round: who is placed in it stays where it is until the next.
+    pub(crate) fn begin_round(&mut self) {
+        self.round += 1;
+        self.placed = 0;
+    }
+
+    /// Whether the round so far placed or moved anybody.
+    #[must_use]
+    pub(crate) fn has_placed(&self) -> bool {
+        self.placed > 0
+    }
+
+    /// Whether a place was decided in this round, so that nobody was told of it yet.
+    #[must_use]
+    pub(crate) fn is_new(&self, place: &Placed) -> bool {
+        place.round == self.round
     }
 
     /// The lowest priority of a pod that runs or has a claim.

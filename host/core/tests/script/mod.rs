@@ -141,6 +141,13 @@ impl Script {
         self
     }
 
+    pub(crate) fn waits_restartable(&mut self, pod: u32, gpu: GpuAsk, priority: i32) -> &mut Self {
+        let mut spec = Self::spec(pod, gpu, priority);
+        spec.terms.restartable = true;
+        self.planner.apply(Event::PodAdded(PodId(pod), spec)).unwrap();
+        self
+    }
+
     pub(crate) fn waits_politely(&mut self, pod: u32, gpu: GpuAsk, priority: i32) {
         let mut spec = Self::spec(pod, gpu, priority);
         spec.terms.never_preempts = true;
