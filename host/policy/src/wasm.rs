@@ -73,7 +73,7 @@ impl WasmPolicy {
     /// Puts the question to `instance` and counts what it cost.
     fn ask(&mut self, instance: &mut Instance, question: &Asked<'_>) -> Result<Vec<i32>, Fault> {
         instance.expect(&question.view, question.demand as usize, self.sent)?;
-        let answer = instance.score(&question.view, question.demand, &question.asked, &question.candidates, self.sent);
+        let answer = instance.score(&question.view, question.demand, &question.alone, &question.candidates, self.sent);
         let fuel = self.module.limits.score_fuel.saturating_sub(instance.fuel_left());
         self.stats.fuel += fuel;
         self.stats.fuel_max = self.stats.fuel_max.max(fuel);
@@ -143,7 +143,7 @@ struct Asked<'a> {
     /// Row of the demand asked about, which is the last: those before it are the mix.
     demand: u32,
     /// The demand asked about, alone.
-    asked: Demands<'a>,
+    alone: Demands<'a>,
     candidates: Candidates<'a>,
 }
 
@@ -168,7 +168,7 @@ impl Partitioner for WasmPolicy {
         let (mut starts, mut of_asked) = (Starts::default(), Starts::default());
         let (view, demand) = project(view, demand, self.reads, &mut starts);
         let asked = alone(&view.demands, demand as usize, &mut of_asked);
-        let result = match self.answer(&Asked { view, demand, asked, candidates: *candidates }) {
+        let result = match self.answer(&Asked { view, demand, alone: asked, candidates: *candidates }) {
             Ok(answer) => {
                 scores.extend(answer);
                 self.stats.answered += 1;

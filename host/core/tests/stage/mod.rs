@@ -33,7 +33,7 @@ pub(crate) enum Told<'t> {
 }
 
 /// An A30 with warm partitions.
-pub(crate) fn a30<'t>(warm: Counts<'t>) -> Told<'t> {
+pub(crate) fn a30(warm: Counts<'_>) -> Told<'_> {
     Told::Mig("A30", EMPTY, warm)
 }
 
