@@ -8,7 +8,7 @@ use crate::{
     state::{Gpu, Grant, Holder, Layout, Mig, Use, recut},
 };
 
-/// The most users of a GPU of which every set is tried; of more, the largest go first.
+/// The most users of a GPU of which every set is tried; of more, the fewest go, exchanged for cheaper ones where that is possible.
 const EXACT_MAX: usize = 10;
 
 /// Who goes, and what the pod gets of the GPUs then.
@@ -114,14 +114,10 @@ impl Scene<'_> {
         if users.len() > EXACT_MAX {
             let mut largest = users;
             largest.sort_unstable_by_key(|&(row, held, cost)| (std::cmp::Reverse(held), cost, row));
-            let (mut left, mut set) = (lacking, Set::default());
-            for (row, held, _) in largest {
-                if left > 0 {
-                    set.add(row);
-                    left = left.saturating_sub(held);
-                }
-            }
-            return Some(set);
+            let sums = largest.iter().scan(0, |sum, user| Some(std::mem::replace(sum, *sum + u64::from(user.1))));
+            let count = sums.take_while(|&sum| sum < lacking.into()).count();
+            let (chosen, others) = largest.split_at_mut(count);
+            return Some(cheaper(chosen, others, lacking));
         }
         let members = |set: u32| users.iter().enumerate().filter(move |(bit, _)| set & 1 << bit != 0).map(|(_, user)| user);
         let enough = (1u32..1 << users.len()).filter(|&set| members(set).map(|user| u64::from(user.1)).sum::<u64>() >= lacking.into());
@@ -197,13 +193,11 @@ impl Scene<'_> {
         Some(Held { id: u32::try_from(row).ok()?, gpu, placement, cost: Some(self.leavers[row].cost) })
     }
 
-    /// Room for several MIG partitions: on GPUs that MIG cuts or that are idle, and if that is too little on those that others leave, the
-    /// cheapest first.
-    fn packed(&self) -> Option<Clearing> {
+    /// Room for several MIG partitions: on GPUs that MIG cuts or that are idle, and on those besides that others would leave, one more at a
+    /// time, the cheapest first.
+    fn packed(&self) -> Vec<Clearing> {
         let mut gpus = self.room.gpus.clone();
-        if let Some(clearing) = self.packed_on(&gpus) {
-            return Some(clearing);
-        }
+        let mut ways: Vec<Clearing> = self.packed_on(&gpus).into_iter().collect();
         let in_use = |index: &u8| !self.gpu(*index).is_idle() && self.gpu(*index).cut() != Cut::Mig;
         let mut others: Vec<(u8, Set, Gpu)> = (0..gpus.len() as u8)
             .filter(in_use)
@@ -216,9 +210,9 @@ impl Scene<'_> {
             let Some((mut set, grant)) = self.packed_on(&gpus) else { continue };
             let needed = others[..=added].iter().filter(|other| grant.0.iter().any(|part| part.0 == other.0));
             needed.flat_map(|(_, who, _)| who.rows()).for_each(|row| set.add(row));
-            return Some((set, grant));
+            ways.push((set, grant));
         }
-        None
+        ways
     }
 
     /// Room for several MIG partitions on GPUs that MIG cuts or may cut: the algebra splits them.
@@ -258,6 +252,20 @@ impl Scene<'_> {
         }
         options
     }
+}
+
+/// The first of the largest, with as many as possible exchanged for cheaper ones while they hold enough together.
+fn cheaper(chosen: &mut [(usize, u32, u64)], others: &mut [(usize, u32, u64)], lacking: u32) -> Set {
+    let mut spare = chosen.iter().map(|user| u64::from(user.1)).sum::<u64>().saturating_sub(lacking.into());
+    others.sort_unstable_by_key(|&(row, held, cost)| (cost, std::cmp::Reverse(held), row));
+    for other in others {
+        let less = |user: &&mut (usize, u32, u64)| user.2 > other.2 && u64::from(user.1.saturating_sub(other.1)) <= spare;
+        if let Some(user) = chosen.iter_mut().filter(less).max_by_key(|user| user.2) {
+            spare = spare + u64::from(other.1) - u64::from(user.1);
+            std::mem::swap(user, other);
+        }
+    }
+    Set::of(chosen.iter().map(|user| user.0))
 }
 
 /// Counts one more who goes.

@@ -112,11 +112,12 @@ fn way<'c>(cluster: &'c Cluster, entry: &Entry, id: NodeId, base: Base<'_, 'c>, 
         let scene = Scene::new(cluster, entry, id, &room, &price)?;
         let mut ways = scene.ways(false);
         ways.sort_by_key(|way| (way.goes.len(), way.cost));
-        let way = ways.into_iter().find(|way| scene.proves(way))?;
-        match overdrawn(cluster, &way.goes) {
-            None => return Some(way),
-            Some(pod) => kept.push(pod),
+        if let Some(way) = ways.iter().find(|way| overdrawn(cluster, &way.goes).is_none() && scene.proves(way)) {
+            return Some(way.clone());
         }
+        // Every way overdraws a budget: look again without the pod that overdraws the best.
+        let way = ways.into_iter().find(|way| scene.proves(way))?;
+        kept.extend(overdrawn(cluster, &way.goes));
     }
     None
 }

@@ -1,5 +1,7 @@
 //! Room for pods that do not fit: others move, others are evicted, or a place is kept free until they end.
 
+use std::cmp::Reverse;
+
 use super::{Action, Config, Plan, Planner, changes_on};
 use crate::{
     clear::{self, Way},
@@ -27,7 +29,8 @@ pub(super) struct Stuck {
 impl Planner {
     /// Makes room for the pods of a lane, as far as there are pods that may go for them.
     pub(super) fn make_room(&mut self, lane: LaneKey, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) {
-        let waiting: Vec<PodId> = self.queue.pods(lane).filter(|&pod| self.cluster.claim_of(pod).is_none()).take(PODS_MAX).collect();
+        let made = |pod: &PodId| self.cluster.claim_of(*pod).is_some_and(|claim| claim.why == Why::RoomMade);
+        let waiting: Vec<PodId> = self.queue.pods(lane).filter(|pod| !made(pod)).take(PODS_MAX).collect();
         // Where nothing helps one pod, nothing helps the others of its lane, unless they may evict and it may not.
         let mut stuck = [false; 2];
         for pod in waiting {
@@ -59,7 +62,6 @@ impl Planner {
                 plan.actions.push(Action::Evict { pod: victim, node, by: pod });
             }
         }
-        self.cluster.overrule(node, priority);
         self.claim(pod, node, way.grant, &[], None, Why::RoomMade)
     }
 
@@ -88,22 +90,35 @@ impl Planner {
     /// Moves pods that may be restarted, at most as many as is set, so that nobody loses their place.
     fn by_moves(&mut self, pod: PodId, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) -> bool {
         let Some(known) = self.cluster.pod(pod) else { return false };
+        let changes = self.cluster.changes();
+        let lane = (Reverse(known.spec.priority), known.demand);
+        if self.unmoved.get(&lane) == Some(&changes) {
+            return false;
+        }
         let mut ways: Vec<(NodeId, Way)> = Vec::new();
         let (cluster, most, priority) = (&self.cluster, self.config.moves as usize, known.spec.priority);
         let entry = cluster.demands().get(known.demand);
-        let price = |mover: PodId| move_price(cluster, mover);
+        let price = |mover: PodId| move_price(cluster, mover, priority);
         let base = |id| cluster.after_leaving(id, priority);
         for (id, _) in cluster.nodes() {
             ways.extend(clear::all_ways(cluster, entry, id, &base, &price, most).into_iter().map(|way| (id, way)));
         }
         ways.sort_by_key(|(id, way)| (way.goes.len(), way.cost, *id));
         ways.truncate(PLANS_MAX);
-        ways.into_iter().any(|(node, way)| self.try_moves(pod, node, way, policies, plan))
+        let moved = ways.into_iter().any(|(node, way)| self.try_moves(pod, node, way, policies, plan));
+        if moved {
+            self.unmoved.remove(&lane);
+        } else {
+            self.unmoved.insert(lane, changes);
+        }
+        moved
     }
 
     /// Moves those who are in the way, if each of them has a place elsewhere; else changes nothing.
     fn try_moves(&mut self, pod: PodId, node: NodeId, way: Way, policies: &mut [&mut dyn Partitioner], plan: &mut Plan) -> bool {
+        let (before_claim, changes) = (self.cluster.claims_at_stake(node, pod), self.cluster.changes());
         if !self.claim(pod, node, way.grant, &way.goes, None, Why::RoomMade) {
+            self.cluster.put_back(pod, before_claim);
             return false;
         }
         let mut moved: Vec<Action> = Vec::new();
@@ -116,7 +131,8 @@ impl Planner {
                 for (mover, room) in before.into_iter().rev() {
                     self.cluster.undo_relocate(mover, room);
                 }
-                self.cluster.undo_claim(pod);
+                self.cluster.put_back(pod, before_claim);
+                self.cluster.unchanged_since(changes);
                 return false;
             };
             before.push((mover, room));
@@ -133,19 +149,32 @@ impl Planner {
         let Config { patience_ms, hold_ms, holds, .. } = self.config;
         let (now_ms, cluster) = (self.cluster.now_ms(), &self.cluster);
         let Some(known) = cluster.pod(pod) else { return false };
-        let kept = cluster.claims().filter(|(_, claim)| claim.why == Why::Reserved).count();
-        if kept >= holds as usize || now_ms < known.waits_since_ms.saturating_add(patience_ms) {
+        if holds == 0 || cluster.claim_of(pod).is_some() || now_ms < known.waits_since_ms.saturating_add(patience_ms) {
+            return false;
+        }
+        let priority = |pod: PodId| cluster.pod(pod).map(|pod| pod.spec.priority);
+        let mut kept: Vec<(Option<i32>, PodId)> =
+            cluster.claims().filter(|(_, claim)| claim.why == Why::Reserved).map(|(pod, _)| (priority(pod), pod)).collect();
+        kept.sort_unstable();
+        // When all are taken, the one of lowest priority gives way to a higher.
+        let displaced = (kept.len() >= holds as usize).then(|| kept[0]);
+        if displaced.is_some_and(|(lowest, _)| lowest >= Some(known.spec.priority)) {
             return false;
         }
         let entry = cluster.demands().get(known.demand);
         let ends = |other: PodId| cluster.runs_on(other).map(|_| 1);
         let Some((node, way)) = clear::best(cluster, entry, &|id| cluster.after_ending(id), &ends, None) else { return false };
+        if let Some((_, other)) = displaced {
+            self.cluster.drop_claim(other);
+        }
         self.claim(pod, node, way.grant, &way.goes, Some(now_ms.saturating_add(hold_ms)), Why::Reserved)
     }
 
-    /// Gives a pod a claim that waits for `goes` and for everybody who is leaving the node already.
+    /// Gives a pod a claim that waits for `goes` and for those who are leaving the place already.
     fn claim(&mut self, pod: PodId, node: NodeId, grant: Grant, goes: &[PodId], until_ms: Option<u64>, why: Why) -> bool {
-        let mut waits_for = self.cluster.awaited_on(node);
+        let Some(known) = self.cluster.pod(pod) else { return false };
+        let demand = &self.cluster.demands().get(known.demand).demand;
+        let mut waits_for = self.cluster.before(node, demand, &grant, why, goes);
         waits_for.extend(goes);
         waits_for.sort_unstable();
         waits_for.dedup();
@@ -174,9 +203,10 @@ fn eviction_price(cluster: &Cluster, pod: PodId, priority: i32) -> Option<u64> {
     Some((i64::from(known.spec.priority).abs_diff(i32::MIN.into()) << 24) + ran_s)
 }
 
-/// What it costs to move a pod: how much of GPUs it uses, since what is small finds a place.
-fn move_price(cluster: &Cluster, pod: PodId) -> Option<u64> {
-    let _known = may_go(cluster, pod).filter(|known| known.spec.terms.restartable)?;
+/// What it costs to move a pod for one of `priority`: how much of GPUs it uses, since what is small finds a place. Nobody of higher priority is
+/// restarted for one of lower.
+fn move_price(cluster: &Cluster, pod: PodId, priority: i32) -> Option<u64> {
+    may_go(cluster, pod).filter(|known| known.spec.terms.restartable && known.spec.priority <= priority)?;
     let (node, grant) = cluster.runs_on(pod)?;
     let node = cluster.node(node)?;
     Some(grant.0.iter().map(|&(gpu, used)| u64::from(milli_of(cluster, node, gpu, used))).sum())

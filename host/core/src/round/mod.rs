@@ -64,6 +64,8 @@ pub struct Planner {
     seed: u64,
     /// The node at which the next look for pods to move begins.
     tidied: usize,
+    /// Lanes for whose pods nobody could be moved, with the number of changes up to which that is known.
+    unmoved: BTreeMap<LaneKey, u64>,
     /// Lanes for whose pods no room could be made, those that evict nobody apart, with the position in the journal up to which that is
     /// known.
     stuck: BTreeMap<(LaneKey, bool), make_room::Stuck>,

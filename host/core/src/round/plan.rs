@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     model::{DemandId, NodeId, PodId},
-    policy::{Cause, Revision},
+    policy::{Cause, Fault, Revision},
     state::{Change, Grant},
 };
 
@@ -53,6 +53,14 @@ pub enum Action {
         /// The pod that gets its old place; none where it moves to tidy up.
         by: Option<PodId>,
     },
+}
+
+impl Plan {
+    /// Counts a decision that a policy failed at.
+    pub(super) fn count(&mut self, revision: Revision, fault: &Fault) {
+        let first = || Faults { count: 0, example: fault.detail.clone() };
+        self.faults.entry((revision, fault.cause)).or_insert_with(first).count += 1;
+    }
 }
 
 /// Decisions of one round that a policy failed at in one way.

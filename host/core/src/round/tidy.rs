@@ -9,7 +9,6 @@ use crate::{
     model::{DemandId, NodeId, PodId},
     place::{Columns, PIECE_MAX},
     policy::{Fault, Movable, Moves, NONE, Partitioner},
-    round::plan::Faults,
     state::{Cluster, Use},
 };
 
@@ -45,8 +44,7 @@ impl Planner {
                     return plan;
                 }
                 Err(fault) => {
-                    let first = || Faults { count: 0, example: fault.detail.clone() };
-                    plan.faults.entry((policy.revision(), fault.cause)).or_insert_with(first).count += 1;
+                    plan.count(policy.revision(), &fault);
                 }
             }
         }
@@ -66,8 +64,15 @@ impl Planner {
     fn tidy(&mut self, policy: &mut dyn Partitioner, pod: PodId, demand: DemandId, node: NodeId, plan: &mut Plan) {
         let seed = self.draw();
         let Some((from, _)) = self.cluster.runs_on(pod) else { return };
-        // A fault here is one of a question about places, which the next round counts when it asks again.
-        let Ok(Some(choice)) = self.rankings.choose_on(&self.cluster, policy, demand, node, seed) else { return };
+        // A move before this one may have used up the pod's disruption budget; and a restart in place tidies nothing.
+        if from == node || may_go(&self.cluster, pod).is_none() {
+            return;
+        }
+        let choice = match self.rankings.choose_on(&self.cluster, policy, demand, node, seed) {
+            Ok(Some(choice)) => choice,
+            Ok(None) => return,
+            Err(fault) => return plan.count(policy.revision(), &fault),
+        };
         let changes = self.cluster.relocate(pod, node, choice.grant.clone());
         plan.actions.extend(changes_on(node, changes));
         plan.actions.push(Action::Move { pod, from, node, grant: choice.grant, by: None });

@@ -1,6 +1,6 @@
 //! Pods come, run, move and go: what that does to the nodes' books.
 
-use super::{Change, Cluster, Grant, Placed, Pod, Refused, Room, dense};
+use super::{Change, Cluster, Grant, Placed, Pod, Refused, Room, Use, dense};
 use crate::model::{NodeId, PodId, PodSpec};
 
 impl Cluster {
@@ -22,6 +22,9 @@ impl Cluster {
     pub(super) fn add_running(&mut self, id: PodId, spec: PodSpec, node_id: NodeId, grant: Grant) -> Result<(), Refused> {
         let no_room = |name: &str| Refused::NoRoom { namespace: spec.namespace.clone(), name: spec.name.clone(), node: name.to_owned() };
         let Some(node) = self.node(node_id) else { return Err(no_room(&format!("number {}", node_id.0))) };
+        if grant.0.iter().any(|part| matches!(part.1, Use::Share(0) | Use::Mps(0))) {
+            return Err(no_room(&node.spec.name));
+        }
         // What a pod uses of a GPU that is set aside nobody can book; the pod still has its cpu and memory.
         let booked = |index: u8| node.room.gpus.get(usize::from(index)).is_none_or(|gpu| gpu.fault.is_none());
         let grant = Grant(grant.0.into_iter().filter(|part| booked(part.0)).collect());
@@ -54,7 +57,7 @@ impl Cluster {
         for place in &places {
             self.release(id, &pod, place, true);
         }
-        self.left(id);
+        self.left(id, None);
         for place in places {
             self.touch(place.node);
         }
@@ -68,8 +71,12 @@ impl Cluster {
         let pod = pod.clone();
         let elsewhere = pod.placed.as_ref().is_none_or(|now| now.node != place.node);
         self.release(id, &pod, &place, elsewhere);
-        self.left(id);
+        self.left(id, Some(place.node));
         self.touch(place.node);
+        // Where it runs now it may be disturbed again.
+        if let Some(now) = pod.placed {
+            self.touch(now.node);
+        }
         Ok(())
     }
 
@@ -94,6 +101,7 @@ impl Cluster {
     pub(crate) fn stop(&mut self, id: PodId) {
         let Some(Some(pod)) = self.pods.get_mut(id.index()) else { return };
         let Some(placed) = &mut pod.placed else { return };
+        self.changes += 1;
         placed.stopping = true;
         let (node, spec) = (placed.node, pod.spec.clone());
         self.spend(&spec, -1);
@@ -153,6 +161,7 @@ impl Cluster {
         let incarnation = node.incarnation;
         pod.placed = Some(Placed { node: node_id, grant, since_ms: self.now_ms, stopping: false, round: self.round, incarnation });
         self.placed += 1;
+        self.changes += 1;
         self.touch(node_id);
         changes
     }

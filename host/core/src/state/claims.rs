@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{Cluster, Grant, Room};
-use crate::model::{NodeId, PodId};
+use super::{Cluster, GpuFault, Grant, Room};
+use crate::model::{Demand, NodeId, PodId};
 
 /// Why a pod has a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -36,6 +36,12 @@ pub struct Claim {
     pub why: Why,
 }
 
+/// Claims as they were before one was tried.
+pub(crate) struct ClaimsBefore {
+    all: Vec<(PodId, Claim)>,
+    given_up: u64,
+}
+
 impl Cluster {
     /// All claims, by pod.
     pub fn claims(&self) -> impl Iterator<Item = (PodId, &Claim)> {
@@ -49,29 +55,37 @@ impl Cluster {
     }
 
     /// What a node will have left, for a pod that would have others go: once everybody has left who was told to, and those have come for
-    /// whom they leave. Places kept for pods of lower priority count as free.
-    ///
-    /// None where a place is kept for a pod of at least this priority: it waits for others to end by themselves, and nobody can tell
-    /// what is left until they do.
+    /// whom they leave. Places kept for pods of lower priority count as free; the GPUs, cpu and memory kept for others are out of reach,
+    /// since nobody can tell what is left of them until those there end by themselves.
     #[must_use]
     pub(crate) fn after_leaving(&self, id: NodeId, priority: i32) -> Option<Cow<'_, Room>> {
         let node = self.node(id)?;
-        let mut counts = Vec::new();
+        let (mut made, mut kept) = (Vec::new(), Vec::new());
         for &pod in &node.claims {
             let (claim, known) = (self.claims.get(&pod)?, self.pod(pod)?);
+            let demand = &self.demands.get(known.demand).demand;
             match claim.why {
-                Why::RoomMade => counts.push((pod, claim, known.demand)),
-                Why::Reserved if known.spec.priority >= priority => return None,
+                Why::RoomMade => made.push((pod, claim, demand)),
+                Why::Reserved if known.spec.priority >= priority => kept.push((claim, demand)),
                 Why::Reserved => {}
             }
         }
-        if counts.is_empty() && !node.pods.iter().any(|&pod| self.leaves(pod, id)) {
+        if made.is_empty() && kept.is_empty() && !node.pods.iter().any(|&pod| self.leaves(pod, id)) {
             return Some(Cow::Borrowed(&node.room));
         }
         let mut room = node.room.clone();
         self.vacate(id, &mut room, |pod| self.leaves(pod, id));
-        for (pod, claim, demand) in counts {
-            room.take(&self.models, &self.demands.get(demand).demand, &claim.grant, pod)?;
+        for (pod, claim, demand) in made {
+            room.take(&self.models, demand, &claim.grant, pod)?;
+        }
+        for (claim, demand) in kept {
+            room.cpu_free = room.cpu_free.saturating_sub(demand.cpu_milli);
+            room.memory_free = room.memory_free.saturating_sub(demand.memory_mib);
+            for &(index, _) in &claim.grant.0 {
+                if let Some(gpu) = room.gpus.get_mut(usize::from(index)) {
+                    gpu.fault = Some(GpuFault::Kept);
+                }
+            }
         }
         Some(Cow::Owned(room))
     }
@@ -83,17 +97,56 @@ impl Cluster {
         node.later.last().map(Cow::Borrowed).or_else(|| self.after_leaving(id, i32::MIN))
     }
 
-    /// Takes away the places that are kept on a node for pods of lower priority.
-    pub(crate) fn overrule(&mut self, id: NodeId, priority: i32) {
-        let Some(node) = self.node(id) else { return };
-        let kept = |pod: &&PodId| {
-            self.claims.get(pod).is_some_and(|claim| claim.why == Why::Reserved)
-                && self.pod(**pod).is_some_and(|known| known.spec.priority < priority)
-        };
-        let gone: Vec<PodId> = node.claims.iter().filter(kept).copied().collect();
-        for pod in gone {
-            self.drop_claim(pod);
+    /// The claims that a new one of a pod on a node may cost, to be put back if it comes to nothing: those on the node, and its own.
+    #[must_use]
+    pub(crate) fn claims_at_stake(&self, id: NodeId, pod: PodId) -> ClaimsBefore {
+        let on_node = self.node(id).map_or(&[][..], |node| &node.claims);
+        let own = Some(pod).filter(|pod| !on_node.contains(pod));
+        let all = on_node.iter().copied().chain(own).filter_map(|pod| Some((pod, self.claims.get(&pod)?.clone()))).collect();
+        ClaimsBefore { all, given_up: self.given_up }
+    }
+
+    /// Puts claims back as they were, in place of the one that `pod` got.
+    pub(crate) fn put_back(&mut self, pod: PodId, before: ClaimsBefore) {
+        self.drop_claim(pod);
+        for (pod, claim) in before.all {
+            let node = claim.node;
+            if let Some(Some(known)) = self.nodes.get_mut(node.index())
+                && !self.claims.contains_key(&pod)
+            {
+                known.claims.push(pod);
+                self.claims.insert(pod, claim);
+                self.touch(node);
+            }
         }
+        // Nothing is free that was not before.
+        self.given_up = before.given_up;
+    }
+
+    /// Those who must have left before a new claim with this grant can be met, beside those told to go for it: who is leaving and uses a GPU of
+    /// the grant, or everybody who is leaving where cpu or memory is short without them; and of a place that is kept, those for whom others
+    /// with kept places wait.
+    #[must_use]
+    pub(crate) fn before(&self, id: NodeId, demand: &Demand, grant: &Grant, why: Why, goes: &[PodId]) -> Vec<PodId> {
+        let Some(node) = self.node(id) else { return Vec::new() };
+        if why == Why::Reserved {
+            return self.awaited_on(id);
+        }
+        let leaving: Vec<PodId> = node.pods.iter().copied().filter(|&pod| self.leaves(pod, id)).collect();
+        let place =
+            |pod: &PodId| self.pod(*pod).and_then(|pod| pod.leaving.as_ref().filter(|place| place.node == id).or(pod.placed.as_ref()));
+        let shares =
+            |pod: &PodId| place(pod).is_some_and(|place| place.grant.0.iter().any(|part| grant.0.iter().any(|own| own.0 == part.0)));
+        let needed: Vec<PodId> = leaving.iter().copied().filter(shares).collect();
+        let freed = |part: fn(&Demand) -> u32| -> u64 {
+            let mut who: Vec<PodId> = needed.iter().chain(goes).copied().collect();
+            who.sort_unstable();
+            who.dedup();
+            who.iter().filter_map(|&pod| self.pod(pod)).map(|pod| u64::from(part(&self.demands.get(pod.demand).demand))).sum()
+        };
+        let enough = u64::from(node.room.cpu_free) + freed(|demand| demand.cpu_milli) >= demand.cpu_milli.into()
+            && u64::from(node.room.memory_free) + freed(|demand| demand.memory_mib) >= demand.memory_mib.into();
+        if enough { needed } else { leaving }
     }
 
     /// Those who will have left a node before a claim on it that is made now can be met, sorted.
@@ -113,7 +166,8 @@ impl Cluster {
         })
     }
 
-    /// Gives a claim to a pod. False, and nothing done, if the place does not fit even later.
+    /// Gives a claim to a pod, in place of the one that it has. Kept places that no longer fit beside it end. False if it does not fit even
+    /// later; then the pod has none.
     pub(crate) fn claim(&mut self, pod: PodId, claim: Claim) -> bool {
         let node = claim.node;
         self.drop_claim(pod);
@@ -142,11 +196,6 @@ impl Cluster {
         true
     }
 
-    /// Takes a claim back that came to nothing: nothing is free that was not before.
-    pub(crate) fn undo_claim(&mut self, pod: PodId) {
-        self.given_up -= u64::from(self.drop_claim(pod));
-    }
-
     /// Ends the claims whose time is over.
     pub(crate) fn expire_claims(&mut self) {
         let over = |claim: &Claim| claim.until_ms.is_some_and(|until| until <= self.now_ms);
@@ -160,9 +209,9 @@ impl Cluster {
         }
     }
 
-    /// Nobody waits for `pod` any longer: it has left.
-    pub(crate) fn left(&mut self, pod: PodId) {
-        for claim in self.claims.values_mut() {
+    /// Nobody waits for `pod` any longer: it has left that node, or is gone.
+    pub(crate) fn left(&mut self, pod: PodId, from: Option<NodeId>) {
+        for claim in self.claims.values_mut().filter(|claim| from.is_none_or(|node| node == claim.node)) {
             claim.waits_for.retain(|&other| other != pod);
         }
     }

@@ -87,6 +87,9 @@ pub enum GpuFault {
     /// Two GPUs with one UUID.
     #[error("node {0} has a GPU of the same UUID; one of the two reports is wrong")]
     Uuid(String),
+    /// Kept for a pod: only ever seen by a pod that would have others go.
+    #[error("it is kept for another pod")]
+    Kept,
     /// A partition of a kind that its cut does not have.
     #[error("it is cut by {0}, but has a partition of another kind; let the node's agent look again")]
     Kind(Cut),

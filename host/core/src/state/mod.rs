@@ -84,6 +84,8 @@ pub struct Cluster {
     promises: usize,
     /// Grows whenever a disruption budget changes.
     rules: u64,
+    /// Changes of what runs or waits.
+    changes: u64,
     /// Rounds so far, and pods that the last one placed or moved.
     round: u64,
     placed: usize,
@@ -101,6 +103,8 @@ impl Cluster {
     /// # Errors
     /// [`Refused`] when the event contradicts what is known; then nothing changed.
     pub fn apply(&mut self, event: Event) -> Result<Option<PodId>, Refused> {
+        // Time alone matters to those who were promised to run for some time.
+        self.changes += u64::from(self.has_promises() || !matches!(event, Event::Time(_)));
         match event {
             Event::Time(now_ms) => self.now_ms = self.now_ms.max(now_ms),
             Event::ModelSeen(model) => {
@@ -135,6 +139,17 @@ impl Cluster {
             }
         }
         Ok(None)
+    }
+
+    /// A number that grows whenever an event or a decision changed what runs or waits.
+    #[must_use]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What was changed since was taken back.
+    pub(crate) fn unchanged_since(&mut self, changes: u64) {
+        self.changes = changes;
     }
 
     /// The last time told, milliseconds.
@@ -284,10 +299,32 @@ impl Cluster {
         }
     }
 
+    /// GPUs that were set aside because a GPU of the node that went has their UUID are looked at anew.
+    fn readopt(&mut self, gone: &NodeSpec) {
+        for row in 0..self.nodes.len() {
+            let Some(node) = &mut self.nodes[row] else { continue };
+            let mut changed = false;
+            for (spec, gpu) in node.spec.gpus.iter().zip(&mut node.room.gpus) {
+                let was = !spec.uuid.is_empty() && gone.gpus.iter().any(|other| other.uuid == spec.uuid);
+                if was && matches!(gpu.fault, Some(GpuFault::Uuid(_))) && !self.uuids.contains_key(&spec.uuid) {
+                    self.uuids.insert(spec.uuid.clone(), NodeId::new(row));
+                    if let Some(found) = Gpu::found(&self.models, gpu.model, spec) {
+                        *gpu = found;
+                        changed = true;
+                    }
+                }
+            }
+            if changed {
+                self.touch(NodeId::new(row));
+            }
+        }
+    }
+
     fn remove_node(&mut self, id: NodeId) -> Result<(), Refused> {
         let node = self.nodes.get_mut(id.index()).and_then(Option::take).ok_or(Refused::NoNode(id))?;
         self.models.count(&node.room.gpus, node.spec.cpu_milli, -1);
         self.uuids.retain(|_, owner| *owner != id);
+        self.readopt(&node.spec);
         for pod in node.claims {
             self.claims.remove(&pod);
         }
