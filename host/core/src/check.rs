@@ -1,5 +1,7 @@
 //! A policy's answer is hostile input: it is taken whole or not at all.
 
+use std::collections::BTreeSet;
+
 use crate::policy::{Cause, Fault, Moves, SCORE_MAX};
 
 /// Checks the answer to a question with `candidates` rows: one score each, all within bounds.
@@ -27,11 +29,12 @@ pub fn moves(moves: &Moves, pods: usize, nodes: usize, most: usize) -> Result<()
     if count != to || count > most {
         return invalid(format!("{count} pods move to {to} nodes, and at most {most} may move; name as many nodes as pods"));
     }
+    let mut seen = BTreeSet::new();
     for (row, (&pod, &node)) in moves.pod.iter().zip(&moves.node).enumerate() {
         if pod as usize >= pods || node as usize >= nodes {
             return invalid(format!("move {row} is of pod {pod} to node {node}; there are {pods} pods and {nodes} nodes"));
         }
-        if moves.pod[..row].contains(&pod) {
+        if !seen.insert(pod) {
             return invalid(format!("pod {pod} moves twice; name each at most once"));
         }
     }

@@ -31,4 +31,4 @@ pub mod round;
 pub mod state;
 
 pub use place::Reuse;
-pub use round::{Action, Config, Plan, Planner};
+pub use round::{Action, Config, Faults, Plan, Planner};

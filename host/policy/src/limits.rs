@@ -74,10 +74,10 @@ pub const REPEAT_LATER: u64 = 2_048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Fuel of one `score`, about one unit a Wasm instruction. 20 million are about 1 ms, or 80,000 candidates of the
+    /// Fuel of one `score` or `expect`, about one unit a Wasm instruction. 20 million are about 1 ms, or 80,000 candidates of the
     /// most expensive bundled policy.
     pub score_fuel: u64,
-    /// Fuel of instantiation, of `describe`, `validate-settings` and `configure`, each. 200 million are about 10 ms.
+    /// Fuel of instantiation, of `describe`, `validate-settings`, `configure` and `choose-moves`, each. 200 million are about 10 ms.
     pub setup_fuel: u64,
     /// Bytes of all linear memories of an instance together. 8,000 GPUs take 0.3 MB.
     pub memory_bytes: usize,

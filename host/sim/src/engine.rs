@@ -7,7 +7,7 @@ use std::{
 };
 
 use partita_core::{
-    Action, Config, Planner,
+    Action, Config, Faults, Planner,
     model::{DemandId, NodeId, PodId, PodSpec},
     policy::{Cause, Partitioner},
     state::{Event, Grant},
@@ -201,8 +201,7 @@ impl<'a> Engine<'a> {
             self.latency.add(started.elapsed(), plan.decisions);
             self.result.decisions += plan.decisions;
             for ((_, cause), faults) in plan.faults {
-                let first = || Failure { cause: cause.name().into(), count: 0, example: faults.example };
-                self.failures.entry(cause).or_insert_with(first).count += faults.count;
+                self.fail(cause, faults);
             }
             settled = true;
             for action in plan.actions {
@@ -239,6 +238,12 @@ impl<'a> Engine<'a> {
         Ok(self.planner.apply(Event::PodAdded(id, self.pod(id).clone()))?)
     }
 
+    /// Books decisions that a policy failed at.
+    fn fail(&mut self, cause: Cause, faults: Faults) {
+        let first = || Failure { cause: cause.name().into(), count: 0, example: faults.example };
+        self.failures.entry(cause).or_insert_with(first).count += faults.count;
+    }
+
     /// Moves pods to tidy up, if it is time to.
     fn tidy(&mut self, chain: &mut [&mut dyn Partitioner]) -> Result<(), SimError> {
         let (Some(tidy), Some(at_ms)) = (self.tidy, self.tidy_at_ms) else { return Ok(()) };
@@ -247,8 +252,14 @@ impl<'a> Engine<'a> {
         }
         self.tidy_at_ms = Some(at_ms + tidy.every_ms.max(1));
         self.planner.apply(Event::Time(self.now_ms))?;
-        // A policy that moves nobody declines, which is no failure.
-        for action in self.planner.consolidate(chain, tidy.moves).actions {
+        let plan = self.planner.consolidate(chain, tidy.moves);
+        for ((_, cause), faults) in plan.faults {
+            // A policy that moves nobody declines, which is no failure.
+            if cause != Cause::Declined {
+                self.fail(cause, faults);
+            }
+        }
+        for action in plan.actions {
             self.act(action)?;
         }
         Ok(())

@@ -43,6 +43,9 @@ pub enum Place {
 
 impl Candidate {
     /// Everything that a pod of `entry` uses on `node` if it goes here.
+    ///
+    /// # Panics
+    /// If the node is not as it was when the candidate was found.
     #[must_use]
     pub fn grant(self, cluster: &Cluster, entry: &Entry, node: &Node) -> Grant {
         match (self.place, &entry.demand.gpu) {
@@ -53,7 +56,7 @@ impl Candidate {
                 gpus.sort_unstable();
                 Grant(gpus.into_iter().map(|index| (index, Use::Share(*milli))).collect())
             }
-            (Place::Packed, _) => packing::pack_node(cluster, entry, node).map(|packed| packed.grant).unwrap_or_default(),
+            (Place::Packed, _) => packing::pack_node(cluster, entry, node).expect("what was packed once is packed again").grant,
             _ => Grant::default(),
         }
     }
@@ -244,20 +247,27 @@ fn floor(cluster: &Cluster, entry: &Entry, node: &Node, found: &mut Vec<Candidat
         for &profile in &entry.profiles {
             let (model, row) = models.profiles()[profile.index()];
             if model == gpu.model {
-                placements(cluster, node, index, row, &tier::of_any, found);
+                placements(cluster, node, index, row, &|made, destroyed, _| tier::of_any(made, destroyed), found);
             }
         }
         if isolation <= Isolation::Memory
             && let Some(capacity) = models.mps_mib(gpu.model)
         {
-            slice(cluster, node, index, mps_share(memory_mib, compute, capacity), &tier::of_any, found);
+            slice(
+                cluster,
+                node,
+                index,
+                mps_share(memory_mib, compute, capacity),
+                &|made, destroyed, _| tier::of_any(made, destroyed),
+                found,
+            );
         }
         let whole = (models.get(gpu.model).memory_mib >= memory_mib).then_some(MILLI);
         let part = entry.share_of(models, gpu.model).filter(|&milli| milli < MILLI && may_share(node, milli));
         for milli in part.into_iter().chain(whole) {
             let Some((as_shares, changes)) = cut_as(cluster, node, gpu, Cut::Shares) else { continue };
             if as_shares.share_free() >= milli {
-                let tier = tier::of_any(1, if changes { gpu.warm() } else { 0 }, changes);
+                let tier = tier::of_any(1, if changes { gpu.warm() } else { 0 });
                 found.push(Candidate { place: Place::One { gpu: index, used: Use::Share(milli) }, tier });
             }
         }

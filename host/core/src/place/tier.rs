@@ -62,7 +62,7 @@ pub(super) fn of_partition(made: u32, destroyed: u32, recuts: bool) -> Tier {
 /// Of a part of a GPU that may come from any kind. Cutting an idle GPU another way is making here: else a whole GPU would be taken for a
 /// tenth of one, because it needs no cut.
 #[must_use]
-pub(super) fn of_any(made: u32, destroyed: u32, _recuts: bool) -> Tier {
+pub(super) fn of_any(made: u32, destroyed: u32) -> Tier {
     of_partition(made, destroyed, false)
 }
 

@@ -112,6 +112,10 @@ impl Planner {
         self.cluster.begin_round();
         self.cluster.expire_claims();
         self.settle_claims(&mut plan);
+        // What is known of lanes whose pods are gone is of no use to anybody.
+        let queue = &self.queue;
+        self.stuck.retain(|(lane, _), _| queue.head(*lane).is_some());
+        self.unmoved.retain(|lane, _| queue.head(*lane).is_some());
         for _ in 0..PASSES_MAX {
             let given_up = self.cluster.given_up();
             self.pass(policies, &mut plan);

@@ -162,7 +162,7 @@ impl Gpu {
 impl Ledger {
     pub(super) fn node_comes(&mut self, id: NodeId, spec: &NodeSpec) {
         let mut gpus: Vec<Gpu> = spec.gpus.iter().map(Gpu::new).collect();
-        // The first to report a UUID has it as long as its node is there; the others stay set aside until they are told of again.
+        // The first to report a UUID has it as long as its node is there; the others are set aside until then.
         let mut seen: BTreeSet<String> = self.nodes.values().flat_map(|node| &node.gpus).map(|gpu| gpu.uuid.clone()).collect();
         for gpu in gpus.iter_mut().filter(|gpu| !gpu.uuid.is_empty()) {
             if !seen.insert(gpu.uuid.clone()) {
@@ -175,7 +175,17 @@ impl Ledger {
     }
 
     pub(super) fn node_goes(&mut self, id: NodeId) {
-        self.nodes.remove(&id);
+        let Some(gone) = self.nodes.remove(&id) else { return };
+        let uuids = |node: &Node| node.gpus.iter().map(|gpu| gpu.uuid.clone()).collect::<Vec<_>>();
+        let mut owned: BTreeSet<String> = self.nodes.values().flat_map(uuids).collect();
+        for node in self.nodes.values_mut() {
+            for (spec, gpu) in node.spec.gpus.iter().zip(&mut node.gpus) {
+                let waits = !spec.uuid.is_empty() && gpu.uuid.is_empty() && gone.spec.gpus.iter().any(|other| other.uuid == spec.uuid);
+                if waits && owned.insert(spec.uuid.clone()) {
+                    *gpu = Gpu::new(spec);
+                }
+            }
+        }
     }
 
     pub(super) fn changes(&mut self, node: NodeId, gpu: u8, change: Change) {
