@@ -5,8 +5,8 @@
 //! given away for nothing. A place scores what it loses of the room, less a tenth of a slot's room for every slot that is in use on the
 //! GPU already: "lost room" alone opens fresh GPUs too early, packing alone breaks up the large starts.
 //!
-//! In a churn of six profiles on 100 A100-80GB (four mixes, as many slots offered as there are, 12 seeds) this keeps 89.9 to 91.9 % of the
-//! slots in use where first-fit keeps 85.1 to 87.1 %, and accepts about a third of what first-fit turns away.
+//! In a churn of six profiles on 100 A100-80GB (four mixes, as many slots offered as there are, 10 seeds; benchmark `mig-churn`) this keeps
+//! 89.8 to 92.0 % of the slots in use where first-fit keeps 85.3 to 89.1 %, and accepts about a third of what first-fit turns away.
 
 use partita_sdk::{Candidate, Kind, NodeCandidates, SCORE_MAX, View};
 
