@@ -290,6 +290,12 @@ impl World {
         if actions.iter().any(|action| matches!(action, Action::Evict { node, .. } if *node != claim.node)) {
             return;
         }
+        // Beside a place that is kept for a pod of at least its priority there may be room once others have ended; it need not wait for that.
+        let priority = |pod: PodId| self.specs[&pod.0].priority;
+        let kept = |(pod, other): (PodId, &Claim)| other.node == claim.node && other.why == Why::Reserved && priority(pod) >= priority(by);
+        if self.planner.cluster().claims().any(kept) {
+            return;
+        }
         for &(stays, _) in &evictions {
             // Without them gone not even those fit who have another claim there: they are needed all the more.
             let Some(board) = self.board_later(claim, by, Some(stays)) else { continue };
