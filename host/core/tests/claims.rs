@@ -6,37 +6,13 @@ mod script;
 use partita_core::{
     Action, Config,
     model::{Cut, Demand, Found, GpuAsk, GpuSpec, NodeId, NodeSpec, Partitioning, Placement, PodId, PodSpec, Terms, catalog},
-    policy::{Candidates, Fault, Movable, Moves, Partitioner, Reads, Revision, View},
     state::{Event, Grant, Refused, Use},
 };
-use script::{Script, mig, whole};
+use script::{Mover, Script, mig, whole};
 
 const MOVES: Config = Config { moves: 2, preempt: false, ..Config::DEFAULT };
 fn evicted(a: &[Action]) -> Vec<u32> {
     a.iter().filter_map(|a| if let Action::Evict { pod, .. } = a { Some(pod.0) } else { None }).collect()
-}
-
-struct Mover(Vec<(u32, u32)>);
-impl Partitioner for Mover {
-    fn revision(&self) -> Revision {
-        Revision(9)
-    }
-    fn reads(&self) -> Reads {
-        Reads { seed: false, mix: false }
-    }
-    fn ready(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
-    fn score(&mut self, _: &View<'_>, _: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
-        scores.resize(candidates.node.len(), 0);
-        Ok(())
-    }
-    fn choose_moves(&mut self, _: &View<'_>, _: u32, _: &Movable<'_>, _: u32) -> Result<Moves, Fault> {
-        Ok(Moves { pod: self.0.iter().map(|o| o.0).collect(), node: self.0.iter().map(|o| o.1).collect() })
-    }
-    fn refused(&mut self, f: &Fault) {
-        panic!("{f}")
-    }
 }
 
 #[test]
@@ -63,7 +39,7 @@ fn tidying_keeps_within_disruption_budgets() {
     }
     script.runs(2, "b", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]);
     script.allow("web", 1);
-    let plan = script.planner.consolidate(&mut [&mut Mover(vec![(0, 1), (1, 1)])], 2);
+    let plan = script.planner.consolidate(&mut [&mut Mover(vec![(0, 1), (1, 1)], 0)], 2);
     let n = plan.actions.iter().filter(|a| matches!(a, Action::Move { .. })).count();
     assert_eq!(n, 1, "{:?}", plan.actions);
 }
@@ -74,7 +50,7 @@ fn a_pod_that_has_moved_may_be_evicted_again() {
     script.runs(0, "a", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]).restartable(0);
     script.runs(1, "a", mig("1g.6gb"), 9, &[(0, 2, "1g.6gb")]);
     script.runs(2, "b", mig("1g.6gb"), 0, &[(0, 0, "1g.6gb")]);
-    let plan = script.planner.consolidate(&mut [&mut Mover(vec![(0, 1)])], 2);
+    let plan = script.planner.consolidate(&mut [&mut Mover(vec![(0, 1)], 0)], 2);
     assert_eq!(plan.actions.len(), 1);
     script.waits(3, mig("4g.24gb"), 5);
     assert!(evicted(&script.round()).is_empty());
@@ -138,7 +114,7 @@ fn who_left_one_node_is_still_awaited_on_another() {
         script.runs(n.into(), "a", mig("1g.6gb"), 9, &[(0, n, "1g.6gb")]);
     }
     script.runs(4, "b", mig("1g.6gb"), 9, &[(0, 0, "1g.6gb")]);
-    assert_eq!(script.planner.consolidate(&mut [&mut Mover(vec![(0, 1)])], 2).actions.len(), 1);
+    assert_eq!(script.planner.consolidate(&mut [&mut Mover(vec![(0, 1)], 0)], 2).actions.len(), 1);
     script.waits(5, mig("4g.24gb"), 0);
     script.at(60_000);
     script.round();

@@ -7,10 +7,9 @@ mod script;
 use partita_core::{
     Action, Config,
     model::{Cut, GpuAsk, GpuSpec, NodeId, NodeSpec, PodId, node::MPS_CLIENTS_MAX},
-    policy::{Candidates, Cause, Fault, Movable, Moves, Partitioner, Reads, Revision, View},
     state::Why,
 };
-use script::{Script, Zeros, mig, whole};
+use script::{Mover, Script, Zeros, mig, whole};
 
 const MOVES: Config = Config { moves: 2, preempt: false, ..Config::DEFAULT };
 
@@ -156,39 +155,6 @@ fn who_never_preempts_waits() {
     script.runs(0, "a", mig("4g.24gb"), 0, &[(0, 0, "4g.24gb")]);
     script.waits_politely(1, mig("1g.6gb"), 9);
     assert!(script.round().is_empty());
-}
-
-/// Proposes moves of (pod row, node row), whatever the question.
-struct Mover(Vec<(u32, u32)>, usize);
-
-impl Partitioner for Mover {
-    fn revision(&self) -> Revision {
-        Revision(9)
-    }
-
-    fn reads(&self) -> Reads {
-        Reads { seed: false, mix: false }
-    }
-
-    fn ready(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn score(&mut self, _: &View<'_>, _: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
-        scores.resize(candidates.node.len(), 0);
-        Ok(())
-    }
-
-    fn choose_moves(&mut self, view: &View<'_>, mix: u32, pods: &Movable<'_>, _: u32) -> Result<Moves, Fault> {
-        assert!(pods.demand.iter().all(|&demand| demand >= mix && (demand as usize) < view.demands.cpu.len()));
-        assert!(pods.node.iter().all(|&node| (node as usize) < view.nodes.cpu_free.len()));
-        Ok(Moves { pod: self.0.iter().map(|one| one.0).collect(), node: self.0.iter().map(|one| one.1).collect() })
-    }
-
-    fn refused(&mut self, fault: &Fault) {
-        assert_eq!(fault.cause, Cause::Invalid);
-        self.1 += 1;
-    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use partita_core::{
     Action, Config, Planner,
     model::{Cut, Demand, GpuAsk, GpuSpec, NodeId, NodeSpec, PodId, PodSpec, Terms, catalog},
-    policy::{Candidates, Fault, Partitioner, Reads, Revision, View},
+    policy::{Candidates, Cause, Fault, Movable, Moves, Partitioner, Reads, Revision, View},
     state::{Claim, Event, Grant, Use},
 };
 
@@ -34,6 +34,39 @@ impl Partitioner for Zeros {
 
     fn refused(&mut self, fault: &Fault) {
         panic!("{fault}");
+    }
+}
+
+/// Proposes moves of (pod row, node row), whatever the question, and counts how often it was refused.
+pub(crate) struct Mover(pub(crate) Vec<(u32, u32)>, pub(crate) usize);
+
+impl Partitioner for Mover {
+    fn revision(&self) -> Revision {
+        Revision(9)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { seed: false, mix: false }
+    }
+
+    fn ready(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn score(&mut self, _: &View<'_>, _: u32, candidates: &Candidates<'_>, scores: &mut Vec<i32>) -> Result<(), Fault> {
+        scores.resize(candidates.node.len(), 0);
+        Ok(())
+    }
+
+    fn choose_moves(&mut self, view: &View<'_>, mix: u32, pods: &Movable<'_>, _: u32) -> Result<Moves, Fault> {
+        assert!(pods.demand.iter().all(|&demand| demand >= mix && (demand as usize) < view.demands.cpu.len()));
+        assert!(pods.node.iter().all(|&node| (node as usize) < view.nodes.cpu_free.len()));
+        Ok(Moves { pod: self.0.iter().map(|one| one.0).collect(), node: self.0.iter().map(|one| one.1).collect() })
+    }
+
+    fn refused(&mut self, fault: &Fault) {
+        assert_eq!(fault.cause, Cause::Invalid);
+        self.1 += 1;
     }
 }
 
