@@ -56,7 +56,7 @@ impl Cluster {
 
     /// What a node will have left, for a pod that would have others go: once everybody has left who was told to, and those have come for
     /// whom they leave. Places kept for pods of lower priority count as free; the GPUs, cpu and memory kept for others are out of reach,
-    /// since nobody can tell what is left of them until those there end by themselves.
+    /// since nobody can tell what is left of them until those there end by themselves. None where that is not even free yet.
     #[must_use]
     pub(crate) fn after_leaving(&self, id: NodeId, priority: i32) -> Option<Cow<'_, Room>> {
         let node = self.node(id)?;
@@ -79,8 +79,8 @@ impl Cluster {
             room.take(&self.models, demand, &claim.grant, pod)?;
         }
         for (claim, demand) in kept {
-            room.cpu_free = room.cpu_free.saturating_sub(demand.cpu_milli);
-            room.memory_free = room.memory_free.saturating_sub(demand.memory_mib);
+            room.cpu_free = room.cpu_free.checked_sub(demand.cpu_milli)?;
+            room.memory_free = room.memory_free.checked_sub(demand.memory_mib)?;
             for &(index, _) in &claim.grant.0 {
                 if let Some(gpu) = room.gpus.get_mut(usize::from(index)) {
                     gpu.fault = Some(GpuFault::Kept);
