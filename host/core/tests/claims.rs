@@ -23,8 +23,9 @@ fn tidying_keeps_within_disruption_budgets() {
         name: format!("p{n}"),
         namespace: "t".into(),
         priority: 0,
-        demand: Demand { cpu_milli: 0, memory_mib: 0, gpu: mig("1g.6gb"), models: vec![] },
+        demand: Demand { cpu_milli: 0, memory_mib: 0, gpu: mig("1g.6gb"), models: vec![], ..Demand::default() },
         terms: terms(),
+        ..PodSpec::default()
     };
     for n in 0..2u8 {
         script
@@ -62,7 +63,8 @@ fn a_pod_that_has_moved_may_be_evicted_again() {
 fn several_partitions_take_the_place_of_the_fewest() {
     let m = |i: u8| Found { profile: Some("1g.6gb".into()), start: i, memory_mib: 0, used: true };
     let gpus = vec![GpuSpec { found: (0..4).map(m).collect(), ..GpuSpec::new("A30", Cut::Mig) }, GpuSpec::new("A30", Cut::Shares)];
-    let node = NodeSpec { name: "a".into(), cpu_milli: 1000, memory_mib: 1000, gpus, partitioning: Partitioning::Auto };
+    let node =
+        NodeSpec { name: "a".into(), cpu_milli: 1000, memory_mib: 1000, gpus, partitioning: Partitioning::Auto, ..NodeSpec::default() };
     let mut script = Script::of(Config::DEFAULT, [node]);
     for i in 0..4u8 {
         script.runs(i.into(), "a", mig("1g.6gb"), 0, &[(0, i, "1g.6gb")]);
@@ -127,14 +129,16 @@ fn who_left_one_node_is_still_awaited_on_another() {
 #[test]
 fn a_pod_that_is_said_to_use_nothing_of_a_gpu_is_refused() {
     let gpus = vec![GpuSpec::new("A30", Cut::Shares)];
-    let node = NodeSpec { name: "a".into(), cpu_milli: 1000, memory_mib: 1000, gpus, partitioning: Partitioning::Auto };
+    let node =
+        NodeSpec { name: "a".into(), cpu_milli: 1000, memory_mib: 1000, gpus, partitioning: Partitioning::Auto, ..NodeSpec::default() };
     let mut script = Script::of(Config::DEFAULT, [node]);
     let spec = PodSpec {
         name: "x".into(),
         namespace: "t".into(),
         priority: 0,
-        demand: Demand { cpu_milli: 0, memory_mib: 0, gpu: whole(1), models: vec![] },
+        demand: Demand { cpu_milli: 0, memory_mib: 0, gpu: whole(1), models: vec![], ..Demand::default() },
         terms: Terms::default(),
+        ..PodSpec::default()
     };
     let refused = script.planner.apply(Event::PodRuns(PodId(0), spec, NodeId(0), Grant(vec![(0, Use::Share(0))])));
     assert!(matches!(refused, Err(Refused::NoRoom { .. })), "{refused:?}");
@@ -292,8 +296,9 @@ fn a_kept_place_does_not_keep_its_pod_from_a_free_one() {
         name: format!("p{n}"),
         namespace: "t".into(),
         priority: 0,
-        demand: Demand { cpu_milli: 1500, memory_mib: 0, gpu: mig("4g.24gb"), models: vec![] },
+        demand: Demand { cpu_milli: 1500, memory_mib: 0, gpu: mig("4g.24gb"), models: vec![], ..Demand::default() },
         terms: Terms::default(),
+        ..PodSpec::default()
     };
     script.planner.apply(Event::PodRuns(PodId(0), spec(0), NodeId(0), place(0))).unwrap();
     script.planner.apply(Event::PodRuns(PodId(1), spec(1), NodeId(0), place(1))).unwrap();

@@ -30,8 +30,8 @@ const PODS_MAX: usize = 10;
 type Price = (usize, i64, u64);
 
 fn spec(number: u32, priority: i32, gpu: GpuAsk) -> PodSpec {
-    let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu, models: Vec::new() }.validated().unwrap();
-    PodSpec { name: format!("pod-{number}"), namespace: "team".into(), priority, demand, terms: Terms::default() }
+    let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu, models: Vec::new(), ..Demand::default() }.validated().unwrap();
+    PodSpec { name: format!("pod-{number}"), namespace: "team".into(), priority, demand, terms: Terms::default(), ..PodSpec::default() }
 }
 
 fn price(planner: &Planner, set: &BTreeSet<PodId>) -> Price {

@@ -210,6 +210,7 @@ const SNAPSHOT: &[(&str, Case)] = &[
                 memory_mib: 100_000,
                 gpus,
                 partitioning,
+                ..NodeSpec::default()
             };
             let nodes =
                 [node("a", gpus("A30", Cut::Mig, 1), Partitioning::Fixed), node("b", gpus("A30", Cut::Shares, 1), Partitioning::Auto)];

@@ -126,7 +126,7 @@ fn node(id: usize) -> NodeSpec {
 }
 
 fn pod(name: u32, priority: i32, demand: Demand) -> PodSpec {
-    PodSpec { name: format!("pod-{name}"), namespace: "team".into(), priority, demand, terms: Terms::default() }
+    PodSpec { name: format!("pod-{name}"), namespace: "team".into(), priority, demand, terms: Terms::default(), ..PodSpec::default() }
 }
 
 fn demands() -> impl Strategy<Value = Demand> {
@@ -141,7 +141,7 @@ fn demands() -> impl Strategy<Value = Demand> {
         prop_oneof![3 => Just(vec![]), 1 => Just(vec!["T4".to_owned()]), 1 => Just(vec!["A30".to_owned(), "A100-80GB".to_owned()])];
     (ask, models, 0u32..6, 0u32..4).prop_map(|(gpu, models, cpu, memory)| {
         let models = if gpu == GpuAsk::None { vec![] } else { models };
-        Demand { cpu_milli: cpu * 1000, memory_mib: memory * 4096, gpu, models }.validated().unwrap()
+        Demand { cpu_milli: cpu * 1000, memory_mib: memory * 4096, gpu, models, ..Demand::default() }.validated().unwrap()
     })
 }
 
@@ -315,7 +315,7 @@ proptest! {
 fn a_chain_without_an_answer_leaves_pods_waiting_and_says_so() {
     let mut planner = Planner::new(Config::default());
     cluster(&mut planner);
-    let demand = Demand { cpu_milli: 1, memory_mib: 1, gpu: GpuAsk::None, models: vec![] };
+    let demand = Demand { cpu_milli: 1, memory_mib: 1, gpu: GpuAsk::None, models: vec![], ..Demand::default() };
     planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand))).unwrap();
     let plan = planner.round(&mut [&mut Mixer::new(1, Answer::Declines)]);
     assert_eq!((plan.actions.len(), plan.unanswered, plan.faults.len()), (0, 1, 1));
@@ -327,7 +327,7 @@ fn a_chain_without_an_answer_leaves_pods_waiting_and_says_so() {
 fn higher_priority_goes_first_then_age() {
     let mut planner = Planner::new(Config::default());
     cluster(&mut planner);
-    let whole = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count: 8, milli: 1000 }, models: vec![] };
+    let whole = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count: 8, milli: 1000 }, models: vec![], ..Demand::default() };
     for (id, priority) in [(0, 0), (1, 5), (2, 5)] {
         planner.apply(Event::PodAdded(PodId(id), pod(id, priority, whole.clone()))).unwrap();
     }
@@ -356,7 +356,7 @@ fn a_contradicting_event_is_refused_and_changes_nothing() {
         gpus: vec![GpuSpec::new(model, cut); count],
         ..NodeSpec::default()
     };
-    let demand = Demand { cpu_milli: 1, memory_mib: 1, gpu: GpuAsk::None, models: vec![] };
+    let demand = Demand { cpu_milli: 1, memory_mib: 1, gpu: GpuAsk::None, models: vec![], ..Demand::default() };
     planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand.clone()))).unwrap();
     let mut redefined = catalog::builtin("A30").unwrap();
     redefined.grid = None;
@@ -385,7 +385,8 @@ fn a_node_that_comes_back_does_not_run_the_pods_of_the_one_that_went() {
     let gpus = vec![GpuSpec::new("T4", Cut::Shares)];
     let spec = NodeSpec { name: "node".into(), cpu_milli: 4000, memory_mib: 4096, gpus, ..NodeSpec::default() };
     planner.apply(Event::NodeAdded(NodeId(0), spec.clone())).unwrap();
-    let demand = Demand { cpu_milli: 1000, memory_mib: 1, gpu: GpuAsk::Share { count: 1, milli: 300 }, models: vec![] };
+    let demand =
+        Demand { cpu_milli: 1000, memory_mib: 1, gpu: GpuAsk::Share { count: 1, milli: 300 }, models: vec![], ..Demand::default() };
     planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand))).unwrap();
     planner.round(&mut [&mut Mixer::new(1, Answer::Right)]);
     planner.apply(Event::NodeRemoved(NodeId(0))).unwrap();
@@ -406,7 +407,7 @@ fn a_reason_names_what_is_short_and_what_would_help() {
         (GpuAsk::None, vec![], 17_000, "1000 more free milli-cores would do", true),
     ];
     for (id, (gpu, models, cpu_milli, words, never)) in (0..).zip(cases) {
-        let demand = Demand { cpu_milli, memory_mib: 1, gpu, models };
+        let demand = Demand { cpu_milli, memory_mib: 1, gpu, models, ..Demand::default() };
         planner.apply(Event::PodAdded(PodId(id), pod(id, 0, demand))).unwrap();
         let plan = planner.round(&mut [&mut Mixer::new(1, Answer::Right)]);
         let reasons: Vec<_> = plan.waiting.iter().map(|&demand| planner.reason(demand).unwrap()).collect();
@@ -415,7 +416,13 @@ fn a_reason_names_what_is_short_and_what_would_help() {
         assert!(reasons.iter().all(|reason| reason.never == never));
     }
     // Two halves in use leave the slots of a 4g.40gb free, but not in its place.
-    let mig = |profile: &str| Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(profile), models: vec!["A100-80GB".into()] };
+    let mig = |profile: &str| Demand {
+        cpu_milli: 0,
+        memory_mib: 0,
+        gpu: GpuAsk::mig(profile),
+        models: vec!["A100-80GB".into()],
+        ..Demand::default()
+    };
     for id in 4..6 {
         planner.apply(Event::PodAdded(PodId(id), pod(id, 1, mig("3g.40gb")))).unwrap();
     }
@@ -441,7 +448,7 @@ fn large(count: usize) -> Planner {
 }
 
 fn share(milli: u32) -> Demand {
-    Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count: 1, milli }, models: vec![] }
+    Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count: 1, milli }, models: vec![], ..Demand::default() }
 }
 
 #[test]
@@ -529,7 +536,8 @@ fn a_policy_that_fails_at_one_piece_does_not_decide_until_it_answered_all() {
 #[test]
 fn demands_that_make_no_sense_are_refused() {
     let mut planner = large(1);
-    let ask = |count, milli| Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count, milli }, models: vec![] };
+    let ask =
+        |count, milli| Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::Share { count, milli }, models: vec![], ..Demand::default() };
     for demand in [ask(0, 1000), ask(1, 0), ask(1, 1001), ask(65, 1000)] {
         let error = planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand.clone()))).unwrap_err();
         assert!(matches!(error, Refused::Demand { .. }), "{error}");
@@ -543,7 +551,7 @@ fn a_profile_is_found_under_every_name_it_has() {
     for name in ["7g.80gb", "7g.79gb", "mig-7g.80gb", "nvidia.com/mig-7g.80gb"] {
         let mut planner = Planner::new(Config::default());
         cluster(&mut planner);
-        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(name), models: vec![] };
+        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(name), models: vec![], ..Demand::default() };
         planner.apply(Event::PodAdded(PodId(0), pod(0, 0, demand))).unwrap();
         assert_eq!(planner.round(&mut [&mut Mixer::new(1, Answer::Right)]).actions.len(), 1, "{name}");
     }

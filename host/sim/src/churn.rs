@@ -180,7 +180,8 @@ impl Churn {
     }
 
     fn workload(&self) -> Workload {
-        let demand = |profile: &str| Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(profile), models: Vec::new() };
+        let demand =
+            |profile: &str| Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(profile), models: Vec::new(), ..Demand::default() };
         // Every pod may be moved; whether any is, the planner's settings say.
         let terms = Terms { restartable: true, ..Terms::default() };
         let pods = PROFILES.map(|(name, _)| PodSpec {
@@ -189,6 +190,7 @@ impl Churn {
             priority: 0,
             demand: demand(name),
             terms: terms.clone(),
+            ..PodSpec::default()
         });
         let mut mix: Mix = PROFILES.iter().zip(self.mix.weights).map(|((name, _), weight)| (demand(name), weight)).collect();
         mix.sort_by_key(|entry| std::cmp::Reverse(entry.1));

@@ -187,7 +187,14 @@ impl Builder {
                 let problem = format!("is the name of the node in line {first} too");
                 return Err(at(entry.name.span(), "name")(Fault::new(problem, "give each node its own name").value(&name)));
             }
-            self.nodes.push(NodeSpec { name, cpu_milli, memory_mib, gpus: gpus.clone(), partitioning: entry.partitioning });
+            self.nodes.push(NodeSpec {
+                name,
+                cpu_milli,
+                memory_mib,
+                gpus: gpus.clone(),
+                partitioning: entry.partitioning,
+                ..NodeSpec::default()
+            });
         }
         Ok(())
     }

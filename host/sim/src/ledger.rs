@@ -430,7 +430,7 @@ mod tests {
     }
 
     fn share(count: u32, milli: u32) -> Demand {
-        Demand { cpu_milli: 1000, memory_mib: 1024, gpu: GpuAsk::Share { count, milli }, models: Vec::new() }
+        Demand { cpu_milli: 1000, memory_mib: 1024, gpu: GpuAsk::Share { count, milli }, models: Vec::new(), ..Demand::default() }
     }
 
     fn partition(profile: &str) -> Demand {

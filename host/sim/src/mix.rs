@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn demand(cpu_milli: u32, memory_mib: u32, milli: u32) -> Demand {
-        Demand { cpu_milli, memory_mib, gpu: GpuAsk::Share { count: 1, milli }, models: Vec::new() }
+        Demand { cpu_milli, memory_mib, gpu: GpuAsk::Share { count: 1, milli }, models: Vec::new(), ..Demand::default() }
     }
 
     #[test]

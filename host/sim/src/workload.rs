@@ -124,12 +124,12 @@ fn pod(row: &Row<'_>) -> Result<PodSpec, Fault> {
     let cpu_milli = row.read(3, amount::cpu_milli)?;
     let memory_mib = row.read(4, |text| amount::memory_mib(text, Round::Up))?;
     let models = row.maybe(8, amount::models)?.unwrap_or_default();
-    let demand = Demand { cpu_milli, memory_mib, gpu: gpu(row)?, models };
+    let demand = Demand { cpu_milli, memory_mib, gpu: gpu(row)?, models, ..Demand::default() };
     let demand = demand.validated().map_err(|error| Fault::new(error.to_string(), ""))?;
     let restartable = row.maybe(15, amount::flag)?.unwrap_or(false);
     let min_runtime_ms = row.maybe(16, amount::seconds_ms)?.unwrap_or(0);
     let terms = Terms { restartable, min_runtime_ms, ..Terms::default() };
-    Ok(PodSpec { name, namespace, priority, demand, terms })
+    Ok(PodSpec { name, namespace, priority, demand, terms, ..PodSpec::default() })
 }
 
 /// The one way in which a row asks for GPUs.

@@ -86,7 +86,8 @@ impl Bench {
         let id = PodId(self.pods);
         self.pods += 1;
         let name = format!("pod-{}", id.0);
-        let spec = PodSpec { name, namespace: "bench".into(), priority, demand: demand(gpu), terms: Terms::default() };
+        let spec =
+            PodSpec { name, namespace: "bench".into(), priority, demand: demand(gpu), terms: Terms::default(), ..PodSpec::default() };
         self.planner.apply(Event::PodAdded(id, spec))?;
         Ok(id)
     }
@@ -135,7 +136,7 @@ impl Bench {
 }
 
 fn demand(gpu: GpuAsk) -> Demand {
-    Demand { cpu_milli: 1000, memory_mib: 1024, gpu, models: Vec::new() }
+    Demand { cpu_milli: 1000, memory_mib: 1024, gpu, models: Vec::new(), ..Demand::default() }
 }
 
 fn micros(time: Duration) -> f64 {
@@ -237,7 +238,14 @@ fn group(policy: Box<dyn Partitioner>) -> Result<Row> {
         let id = PodId(bench.pods);
         bench.pods += 1;
         let name = format!("pod-{}", id.0);
-        let spec = PodSpec { name, namespace: "bench".into(), priority: 0, demand: demand(GpuAsk::whole(1)), terms: Terms::default() };
+        let spec = PodSpec {
+            name,
+            namespace: "bench".into(),
+            priority: 0,
+            demand: demand(GpuAsk::whole(1)),
+            terms: Terms::default(),
+            ..PodSpec::default()
+        };
         bench.planner.apply(Event::PodRuns(id, spec, NodeId(node), grant))?;
     }
     let pod = bench.add(GpuAsk::whole(8), 0)?;

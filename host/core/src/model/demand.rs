@@ -1,11 +1,11 @@
 //! What a pod asks for.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{MILLI, node::GPUS_MAX};
+use super::{Constraints, MILLI, node::GPUS_MAX};
 
 /// The most kinds of MIG partition in one demand; a count of each must fit one 128-bit word (see [`crate::layout::Bag`]).
 pub const KINDS_MAX: usize = 16;
@@ -36,9 +36,10 @@ impl fmt::Display for Isolation {
 }
 
 /// The part of a demand that concerns GPUs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum GpuAsk {
     /// No GPU at all.
+    #[default]
     None,
     /// `count` GPUs with `milli` thousandths of each; 1000 is a whole GPU, less is a time-sliced share.
     Share {
@@ -107,7 +108,7 @@ impl fmt::Display for GpuAsk {
 }
 
 /// Everything that decides where a pod may run. Pods with equal demands are interchangeable to the planner.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Demand {
     /// Cpu, milli-cores.
     pub cpu_milli: u32,
@@ -117,6 +118,12 @@ pub struct Demand {
     pub gpu: GpuAsk,
     /// Names of the GPU models that will do, sorted, each once; empty for any.
     pub models: Vec<String>,
+    /// Amounts of other resources, by name, sorted, each once and more than 0, in the resource's own unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<(String, u64)>,
+    /// Where it may run, beside all that; none if that is anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraints: Option<Box<Constraints>>,
 }
 
 /// Why a demand makes no sense.
@@ -149,13 +156,16 @@ pub enum DemandError {
 }
 
 impl Demand {
-    /// Sorts the models and the partitions and checks the numbers.
+    /// Sorts what has no order and checks the numbers.
     ///
     /// # Errors
     /// The first [`DemandError`] found.
     pub fn validated(mut self) -> Result<Self, DemandError> {
         self.models.sort_unstable();
         self.models.dedup();
+        self.extra.retain(|(_, amount)| *amount > 0);
+        self.extra.sort_unstable();
+        self.constraints = self.constraints.filter(|constraints| !constraints.is_empty());
         match &mut self.gpu {
             GpuAsk::None if !self.models.is_empty() => Err(DemandError::ModelsWithoutGpu),
             GpuAsk::Share { count, .. } if *count == 0 || *count > GPUS_MAX => Err(DemandError::Count(*count)),
@@ -208,7 +218,7 @@ pub struct Terms {
 }
 
 /// A pod as the planner sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodSpec {
     /// Name, unique in its namespace.
     pub name: String,
@@ -220,6 +230,9 @@ pub struct PodSpec {
     pub demand: Demand,
     /// What may be done to it, and by it.
     pub terms: Terms,
+    /// Its labels, by which others choose to run next to it or not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[cfg(test)]
@@ -227,7 +240,7 @@ mod tests {
     use super::*;
 
     fn demand(gpu: GpuAsk) -> Result<Demand, DemandError> {
-        Demand { cpu_milli: 1, memory_mib: 1, gpu, models: Vec::new() }.validated()
+        Demand { cpu_milli: 1, memory_mib: 1, gpu, models: Vec::new(), ..Demand::default() }.validated()
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The nouns: GPU models and their grids, what nodes have, what pods ask.
 
 pub mod catalog;
+pub mod constraints;
 pub mod demand;
 pub mod grid;
 pub mod ids;
 pub mod node;
 pub mod profile_name;
 
+pub use constraints::Constraints;
 pub use demand::{Demand, DemandError, GpuAsk, Isolation, PodSpec, Terms};
 pub use grid::{Engines, Grid, GridError, Placement, Profile, SlotMask};
 pub use ids::{DemandId, ModelId, NodeId, PodId, ProfileId};

@@ -1,11 +1,14 @@
 //! What a node has.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::grid::{Grid, GridError};
+use super::{
+    constraints::Taint,
+    grid::{Grid, GridError},
+};
 
 /// The most GPUs on one node. The largest servers sold have 16; the room above is for boards that appear as several GPUs.
 pub const GPUS_MAX: u32 = 64;
@@ -153,6 +156,18 @@ pub struct NodeSpec {
     pub gpus: Vec<GpuSpec>,
     /// What may be done to them.
     pub partitioning: Partitioning,
+    /// Allocatable amounts of other resources, by name, sorted, each once, in the resource's own unit.
+    #[serde(default)]
+    pub extra: Vec<(String, u64)>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Why pods should stay away.
+    #[serde(default)]
+    pub taints: Vec<Taint>,
+    /// Whether it takes no new pods: it was cordoned.
+    #[serde(default)]
+    pub unschedulable: bool,
 }
 
 /// Why a node cannot be taken in.

@@ -119,8 +119,8 @@ impl Script {
     }
 
     fn spec(pod: u32, gpu: GpuAsk, priority: i32) -> PodSpec {
-        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu, models: Vec::new() };
-        PodSpec { name: format!("pod-{pod}"), namespace: "team".into(), priority, demand, terms: Terms::default() }
+        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu, models: Vec::new(), ..Demand::default() };
+        PodSpec { name: format!("pod-{pod}"), namespace: "team".into(), priority, demand, terms: Terms::default(), ..PodSpec::default() }
     }
 
     /// A pod that runs, on partitions of (GPU, first slot, profile).

@@ -81,8 +81,8 @@ impl Pod {
 
     pub(crate) fn spec(&self, number: usize) -> PodSpec {
         let Self { ask, priority, models, cpu_milli } = self.clone();
-        let demand = Demand { cpu_milli, memory_mib: 0, gpu: ask, models };
-        PodSpec { name: format!("pod-{number}"), namespace: "team".into(), priority, demand, terms: Terms::default() }
+        let demand = Demand { cpu_milli, memory_mib: 0, gpu: ask, models, ..Demand::default() };
+        PodSpec { name: format!("pod-{number}"), namespace: "team".into(), priority, demand, terms: Terms::default(), ..PodSpec::default() }
     }
 }
 
@@ -163,6 +163,7 @@ pub(crate) fn clusters(nodes: &[(&str, &[Told<'_>])]) -> Vec<Vec<NodeSpec>> {
             memory_mib: 65_536,
             gpus: gpus.clone(),
             partitioning: Partitioning::Fixed,
+            ..NodeSpec::default()
         };
         all = all.iter().flat_map(|nodes| boards.iter().map(|board| [nodes.as_slice(), &[node(board)]].concat())).collect();
     }

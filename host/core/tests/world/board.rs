@@ -232,7 +232,7 @@ pub(crate) fn fit_all(boards: &[Board], demand: &Demand) -> bool {
 /// Places the partitions one after the other; equal ones in order, from GPU `from` on.
 fn fit_each(boards: &[Board], models: &[String], names: &[&str], from: usize) -> bool {
     let Some((name, rest)) = names.split_first() else { return true };
-    let one = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(name), models: models.to_vec() };
+    let one = Demand { cpu_milli: 0, memory_mib: 0, gpu: GpuAsk::mig(name), models: models.to_vec(), ..Demand::default() };
     for gpu in from..boards[0].gpus.len() {
         for used in uses(&one, &boards[0].gpus[gpu].model) {
             let mut after = boards.to_vec();

@@ -83,6 +83,7 @@ pub(crate) fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
             memory_mib: memory * 4096,
             gpus,
             partitioning,
+            ..NodeSpec::default()
         };
         nodes.into_iter().enumerate().map(node).collect()
     })
@@ -123,7 +124,7 @@ pub(crate) fn demands() -> impl Strategy<Value = Demand> {
         prop_oneof![5 => Just(vec![]), 1 => Just(vec!["A30".to_owned(), "A100-80GB".to_owned()]), 1 => Just(vec!["H100-80GB".to_owned()])];
     (asks(), models, 0u32..4, 0u32..3).prop_map(|(gpu, models, cpu, memory)| {
         let models = if gpu == GpuAsk::None { vec![] } else { models };
-        Demand { cpu_milli: cpu * 1000, memory_mib: memory * 4096, gpu, models }.validated().unwrap()
+        Demand { cpu_milli: cpu * 1000, memory_mib: memory * 4096, gpu, models, ..Demand::default() }.validated().unwrap()
     })
 }
 
@@ -136,6 +137,7 @@ pub(crate) fn pods() -> impl Strategy<Value = PodSpec> {
         priority,
         demand,
         terms: Terms { restartable, min_runtime_ms, budgets, never_preempts },
+        ..PodSpec::default()
     })
 }
 

@@ -199,7 +199,7 @@ impl World {
             Use::Mps(memory_mib) => GpuAsk::Mps { memory_mib },
             Use::Share(_) => return,
         };
-        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu: ask, models: Vec::new() };
+        let demand = Demand { cpu_milli: 0, memory_mib: 0, gpu: ask, models: Vec::new(), ..Demand::default() };
         let (id, grant) = (self.free_id(), Grant(vec![(gpu, used)]));
         let spec = PodSpec { name: format!("pod-{id}"), demand, ..spec.clone() };
         self.planner.apply(Event::PodRuns(PodId(id), spec.clone(), node, grant.clone())).unwrap();

@@ -160,9 +160,9 @@ fn pod(row: &Row<'_>) -> Result<PodSpec, Fault> {
     };
     // The traces may name models for a pod without GPU; they mean nothing there.
     let models = if gpu == GpuAsk::None { Vec::new() } else { row.maybe(5, amount::models)?.unwrap_or_default() };
-    let demand = Demand { cpu_milli, memory_mib, gpu, models };
+    let demand = Demand { cpu_milli, memory_mib, gpu, models, ..Demand::default() };
     let demand = demand.validated().map_err(|error| Fault::new(error.to_string(), ""))?;
-    Ok(PodSpec { name, namespace: "openb".into(), priority: 0, demand, terms: Terms::default() })
+    Ok(PodSpec { name, namespace: "openb".into(), priority: 0, demand, terms: Terms::default(), ..PodSpec::default() })
 }
 
 fn arrival(row: &Row<'_>, place: usize, times: Times) -> Result<Arrival, Fault> {

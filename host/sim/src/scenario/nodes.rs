@@ -57,7 +57,7 @@ pub(super) fn node(mut keys: Keys<'_, '_>, seen: &mut Seen) -> Result<(NodeSpec,
         }
     }
     keys.finish(&[])?;
-    Ok((NodeSpec { name, cpu_milli, memory_mib, gpus, partitioning }, taken))
+    Ok((NodeSpec { name, cpu_milli, memory_mib, gpus, partitioning, ..NodeSpec::default() }, taken))
 }
 
 /// The node label by its values.

@@ -51,8 +51,8 @@ pub(super) fn pod<'t, 'i>(mut keys: Keys<'t, 'i>, known: &[(String, u32)]) -> Re
     };
     let on = keys.maybe("on");
     let asks = gpu.is_some();
-    let demand = Demand { cpu_milli, memory_mib, gpu: gpu.unwrap_or(GpuAsk::None), models };
-    Ok(Entry { spec: PodSpec { name: pod_name, namespace, priority, demand, terms }, on, asks, keys })
+    let demand = Demand { cpu_milli, memory_mib, gpu: gpu.unwrap_or(GpuAsk::None), models, ..Demand::default() };
+    Ok(Entry { spec: PodSpec { name: pod_name, namespace, priority, demand, terms, ..PodSpec::default() }, on, asks, keys })
 }
 
 impl Entry<'_, '_> {
