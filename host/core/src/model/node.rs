@@ -133,6 +133,9 @@ pub struct GpuSpec {
     /// The partitions that it has.
     #[serde(default)]
     pub found: Vec<Found>,
+    /// Why nobody may use it, for a person; empty if it is well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unwell: String,
 }
 
 impl GpuSpec {

@@ -25,20 +25,12 @@ impl Cluster {
         if grant.0.iter().any(|part| matches!(part.1, Use::Share(0) | Use::Mps(0))) {
             return Err(no_room(&node.spec.name));
         }
-        // What a pod uses of a GPU that is set aside nobody can book; the pod still has its cpu and memory.
-        let booked = |index: u8| node.room.gpus.get(usize::from(index)).is_none_or(|gpu| gpu.fault.is_none());
-        let grant = Grant(grant.0.into_iter().filter(|part| booked(part.0)).collect());
-        // A partition that was found in use is the pod's now.
         let mut room = node.room.clone();
-        room.identify(&self.models, &grant);
-        if !room.fits(&self.models, &spec.demand, &grant) {
-            return Err(no_room(&node.spec.name));
-        }
+        room.book(&self.models, &spec.demand, &grant, id).ok_or_else(|| no_room(&node.spec.name))?;
+        let priority = spec.clone();
         self.add_pod(id, spec)?;
-        if let Some(Some(node)) = self.nodes.get_mut(node_id.index()) {
-            node.room = room;
-        }
-        self.assume(id, node_id, grant);
+        self.settle_on(id, node_id, grant, room);
+        self.count_running(&priority, 1);
         Ok(())
     }
 
@@ -153,17 +145,59 @@ impl Cluster {
     }
 
     fn occupy(&mut self, id: PodId, node_id: NodeId, grant: Grant) -> Vec<(u8, Change)> {
-        let pod = self.pods[id.index()].as_mut().expect("a pod that is placed exists");
-        let node = self.nodes[node_id.index()].as_mut().expect("a node that is chosen exists");
-        let entry = self.demands.get(pod.demand);
-        let changes = node.room.take(&self.models, &entry.demand, &grant, id).expect("the grant was proved to fit");
-        node.add_pod(id, entry.shape.as_ref());
+        let pod = self.pods[id.index()].as_ref().expect("a pod that is placed exists");
+        let mut room = self.node(node_id).expect("a node that is chosen exists").room.clone();
+        let demand = &self.demands.get(pod.demand).demand;
+        let changes = room.take(&self.models, demand, &grant, id).expect("the grant was proved to fit");
+        self.placed += 1;
+        self.settle_on(id, node_id, grant, room);
+        changes
+    }
+
+    /// Notes where a pod runs, on a node that has `room` left with it.
+    fn settle_on(&mut self, id: PodId, node_id: NodeId, grant: Grant, room: Room) {
+        let (Some(Some(pod)), Some(Some(node))) = (self.pods.get_mut(id.index()), self.nodes.get_mut(node_id.index())) else { return };
+        node.room = room;
+        node.add_pod(id, self.demands.get(pod.demand).shape.as_ref());
         let incarnation = node.incarnation;
         pod.placed = Some(Placed { node: node_id, grant, since_ms: self.now_ms, stopping: false, round: self.round, incarnation });
-        self.placed += 1;
         self.changes += 1;
         self.touch(node_id);
-        changes
+    }
+
+    /// Books that a running pod was told to stop, by whomever.
+    pub(super) fn stops(&mut self, id: PodId) -> Result<(), Refused> {
+        let pod = self.pod(id).ok_or(Refused::NoPod(id))?;
+        if let Some(placed) = pod.placed.as_ref().filter(|placed| !placed.stopping) {
+            let (node, spec) = (placed.node, pod.spec.clone());
+            self.set_stopping(id, true);
+            self.count_running(&spec, -1);
+            self.touch(node);
+        }
+        Ok(())
+    }
+
+    /// Books that a pod stays which was told to stop. Who has a claim on its place loses the claim.
+    pub(super) fn stays(&mut self, id: PodId) -> Result<(), Refused> {
+        let pod = self.pod(id).ok_or(Refused::NoPod(id))?;
+        let placed = pod.placed.as_ref().filter(|placed| placed.stopping).ok_or(Refused::NotStopping(id))?;
+        let (node, spec) = (placed.node, pod.spec.clone());
+        self.set_stopping(id, false);
+        self.count_running(&spec, 1);
+        self.spend(&spec, 1);
+        let waiting: Vec<PodId> = self.claims.iter().filter(|(_, claim)| claim.waits_for.contains(&id)).map(|(&pod, _)| pod).collect();
+        for pod in waiting {
+            self.drop_claim(pod);
+        }
+        self.touch(node);
+        Ok(())
+    }
+
+    fn set_stopping(&mut self, id: PodId, stopping: bool) {
+        self.changes += 1;
+        if let Some(Some(Pod { placed: Some(placed), .. })) = self.pods.get_mut(id.index()) {
+            placed.stopping = stopping;
+        }
     }
 
     /// Gives back what a pod used at a place. `all` says that nothing else of the pod is on that node.

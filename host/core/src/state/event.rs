@@ -14,6 +14,8 @@ pub enum Event {
     ModelSeen(GpuModel),
     /// A node that may be used; the order of ids is the order that breaks ties.
     NodeAdded(NodeId, NodeSpec),
+    /// What a node has is otherwise than was told before. Its pods stay, those among them whose GPUs are no longer there without GPUs.
+    NodeChanged(NodeId, NodeSpec),
     /// A node went away. Its pods are told of one by one.
     NodeRemoved(NodeId),
     /// A pod that waits to be placed.
@@ -24,6 +26,10 @@ pub enum Event {
     PodRemoved(PodId),
     /// A pod that was moved has left the place where it was.
     PodLeft(PodId),
+    /// A running pod was told to stop, by whomever: its place will become free.
+    PodStops(PodId),
+    /// A pod that was told to stop, or to move, stays where it was after all: it could not be stopped.
+    PodStays(PodId),
     /// How many pods of a disruption budget may be stopped now; none if the budget is gone.
     Budget(String, Option<u32>),
     /// What to expect: demands with their weights. Replaces the mix told before.
@@ -81,8 +87,21 @@ pub enum Refused {
     /// A pod that was never moved.
     #[error("pod number {} is said to have left its place, but nothing moved it", .0.0)]
     NotMoved(PodId),
-    /// A pod that is said to run where it cannot.
-    #[error("pod {namespace}/{name} is said to run on {node}, which has no room for what it uses there")]
+    /// A pod that is said to stay, but was not told to go.
+    #[error("pod number {} is said to stay where it is, but nobody told it to stop", .0.0)]
+    NotStopping(PodId),
+    /// Another node under a number that is taken.
+    #[error("node number {id} is said to have become {name}, but it is {was}; tell that the one went and the other came", id = id.0)]
+    Renamed {
+        /// Its number.
+        id: NodeId,
+        /// Its new name.
+        name: String,
+        /// Its name.
+        was: String,
+    },
+    /// A pod that is said to use of GPUs what it cannot.
+    #[error("pod {namespace}/{name} is said to run on {node}, which has no room for what it uses of GPUs there")]
     NoRoom {
         /// Namespace of the pod.
         namespace: String,

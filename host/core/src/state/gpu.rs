@@ -87,6 +87,9 @@ pub enum GpuFault {
     /// Two GPUs with one UUID.
     #[error("node {0} has a GPU of the same UUID; one of the two reports is wrong")]
     Uuid(String),
+    /// Its node says so.
+    #[error("its node reports: {0}")]
+    Unwell(String),
     /// Kept for a pod: only ever seen by a pod that would have others go.
     #[error("it is kept for another pod")]
     Kept,
@@ -184,6 +187,9 @@ impl Gpu {
             Layout::Mig(mig) => adopt(models, model, mig, &spec.found).err(),
             Layout::Mps(slices) => adopt_slices(slices, &spec.found).err(),
         };
+        if !spec.unwell.is_empty() {
+            gpu.fault = Some(GpuFault::Unwell(spec.unwell.clone()));
+        }
         Some(gpu)
     }
 

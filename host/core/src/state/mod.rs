@@ -12,6 +12,7 @@ mod gpu;
 mod journal;
 mod mps;
 mod node;
+mod nodes;
 mod room;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ pub use node::{Node, Shape};
 pub(crate) use room::recut;
 pub use room::{Change, Grant, Room, Use};
 
-use crate::model::{DemandId, NodeError, NodeId, NodeSpec, PodId, PodSpec, node::GPUS_MAX};
+use crate::model::{DemandId, NodeId, PodId, PodSpec};
 
 /// A pod: what it asks, and where it runs.
 #[derive(Clone, Debug)]
@@ -115,6 +116,7 @@ impl Cluster {
                 self.journal.reset(self.nodes.len());
             }
             Event::NodeAdded(id, spec) => self.add_node(id, spec)?,
+            Event::NodeChanged(id, spec) => self.change_node(id, spec)?,
             Event::NodeRemoved(id) => self.remove_node(id)?,
             Event::PodAdded(id, spec) => {
                 self.add_pod(id, spec)?;
@@ -123,6 +125,8 @@ impl Cluster {
             Event::PodRuns(id, spec, node, grant) => self.add_running(id, spec, node, grant)?,
             Event::PodRemoved(id) => self.remove_pod(id)?,
             Event::PodLeft(id) => self.vacated(id)?,
+            Event::PodStops(id) => self.stops(id)?,
+            Event::PodStays(id) => self.stays(id)?,
             Event::Budget(name, allowed) => {
                 self.rules += 1;
                 match allowed {
@@ -255,81 +259,5 @@ impl Cluster {
         let running = self.running.first_key_value().map(|(&priority, _)| priority);
         let claims = self.claims.keys().filter_map(|&pod| Some(self.pod(pod)?.spec.priority));
         claims.chain(running).min()
-    }
-
-    fn add_node(&mut self, id: NodeId, spec: NodeSpec) -> Result<(), Refused> {
-        if let Some(other) = self.node(id) {
-            return Err(Refused::NodeTwice { name: spec.name, id, other: other.spec.name.clone() });
-        }
-        dense(id.0, self.nodes.len())?;
-        if spec.gpus.len() > GPUS_MAX as usize {
-            return Err(NodeError::TooManyGpus { node: spec.name, count: spec.gpus.len() }.into());
-        }
-        let mut gpus = Vec::with_capacity(spec.gpus.len());
-        for gpu in &spec.gpus {
-            let unknown = || NodeError::UnknownModel { node: spec.name.clone(), model: gpu.model.clone() };
-            let model = self.models.id(&gpu.model).ok_or_else(unknown)?;
-            let no_cut = || NodeError::NoCut { node: spec.name.clone(), model: gpu.model.clone(), cut: gpu.cut };
-            gpus.push(Gpu::found(&self.models, model, gpu).ok_or_else(no_cut)?);
-        }
-        self.note_uuids(id, &spec, &mut gpus);
-        self.models.count(&gpus, spec.cpu_milli, 1);
-        if self.nodes.len() == id.index() {
-            self.nodes.push(None);
-        }
-        self.incarnations += 1;
-        let room = Room { cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, gpus };
-        self.nodes[id.index()] = Some(Node::new(spec, room, self.incarnations));
-        // Policies see how many GPUs there are of each model.
-        self.mix_version += 1;
-        self.journal.changed(id);
-        Ok(())
-    }
-
-    /// Sets GPUs aside whose UUID another GPU has.
-    fn note_uuids(&mut self, id: NodeId, spec: &NodeSpec, gpus: &mut [Gpu]) {
-        for (gpu, known) in spec.gpus.iter().zip(gpus).filter(|(gpu, _)| !gpu.uuid.is_empty()) {
-            match self.uuids.get(&gpu.uuid) {
-                Some(&other) => {
-                    let name = if other == id { &spec.name } else { self.node(other).map_or(&spec.name, |node| &node.spec.name) };
-                    known.fault = Some(GpuFault::Uuid(name.clone()));
-                }
-                None => drop(self.uuids.insert(gpu.uuid.clone(), id)),
-            }
-        }
-    }
-
-    /// GPUs that were set aside because a GPU of the node that went has their UUID are looked at anew.
-    fn readopt(&mut self, gone: &NodeSpec) {
-        for row in 0..self.nodes.len() {
-            let Some(node) = &mut self.nodes[row] else { continue };
-            let mut changed = false;
-            for (spec, gpu) in node.spec.gpus.iter().zip(&mut node.room.gpus) {
-                let was = !spec.uuid.is_empty() && gone.gpus.iter().any(|other| other.uuid == spec.uuid);
-                if was && matches!(gpu.fault, Some(GpuFault::Uuid(_))) && !self.uuids.contains_key(&spec.uuid) {
-                    self.uuids.insert(spec.uuid.clone(), NodeId::new(row));
-                    if let Some(found) = Gpu::found(&self.models, gpu.model, spec) {
-                        *gpu = found;
-                        changed = true;
-                    }
-                }
-            }
-            if changed {
-                self.touch(NodeId::new(row));
-            }
-        }
-    }
-
-    fn remove_node(&mut self, id: NodeId) -> Result<(), Refused> {
-        let node = self.nodes.get_mut(id.index()).and_then(Option::take).ok_or(Refused::NoNode(id))?;
-        self.models.count(&node.room.gpus, node.spec.cpu_milli, -1);
-        self.uuids.retain(|_, owner| *owner != id);
-        self.readopt(&node.spec);
-        for pod in node.claims {
-            self.claims.remove(&pod);
-        }
-        self.mix_version += 1;
-        self.journal.changed(id);
-        Ok(())
     }
 }

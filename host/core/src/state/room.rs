@@ -6,7 +6,7 @@ use super::{
     catalogue::Models,
     gpu::{Gpu, Holder, Layout},
 };
-use crate::model::{Cut, Demand, Placement, PodId};
+use crate::model::{Cut, Demand, NodeSpec, Placement, PodId};
 
 /// What a pod uses of one GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,17 +60,53 @@ pub struct Room {
     pub cpu_free: u32,
     /// Free memory, MiB.
     pub memory_free: u32,
+    /// Cpu, milli-cores, and memory, MiB, that run there beyond what the node has: of pods that others put there, or since it shrank.
+    pub(crate) owed: (u32, u32),
     /// Its GPUs, in the order of their indices.
     pub gpus: Vec<Gpu>,
 }
 
 impl Room {
+    /// What a node of `spec` with these GPUs has when no pod runs there.
+    pub(super) fn of(spec: &NodeSpec, gpus: Vec<Gpu>) -> Self {
+        Self { cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, owed: (0, 0), gpus }
+    }
+
     /// Gives a pod what `grant` says and returns what has to be done to GPUs before it can run.
     ///
     /// None if the grant does not fit; then the room is worthless, since a part of the grant may have been taken.
     pub(crate) fn take(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) -> Option<Vec<(u8, Change)>> {
         self.cpu_free = self.cpu_free.checked_sub(demand.cpu_milli)?;
         self.memory_free = self.memory_free.checked_sub(demand.memory_mib)?;
+        self.take_gpus(models, grant, pod)
+    }
+
+    /// Books a pod that runs whether there is room or not: what the node does not have it owes, and what a pod uses of a GPU that is set aside
+    /// nobody can book. None, with nothing booked but cpu and memory, if the other GPUs cannot be used so.
+    pub(super) fn book(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) -> Option<()> {
+        let charge = |free: &mut u32, owed: &mut u32, asked: u32| {
+            let paid = asked.min(*free);
+            *free -= paid;
+            *owed = owed.saturating_add(asked - paid);
+        };
+        charge(&mut self.cpu_free, &mut self.owed.0, demand.cpu_milli);
+        charge(&mut self.memory_free, &mut self.owed.1, demand.memory_mib);
+        self.book_gpus(models, grant, pod)
+    }
+
+    /// Books what a pod that runs uses of GPUs. None, with nothing booked, if they cannot be used so.
+    pub(super) fn book_gpus(&mut self, models: &Models, grant: &Grant, pod: PodId) -> Option<()> {
+        // A partition that was found in use is the pod's.
+        let mut room = self.clone();
+        let well = |index: u8| room.gpus.get(usize::from(index)).is_none_or(|gpu| gpu.fault.is_none());
+        let grant = Grant(grant.0.iter().copied().filter(|part| well(part.0)).collect());
+        room.identify(models, &grant);
+        room.take_gpus(models, &grant, pod)?;
+        *self = room;
+        Some(())
+    }
+
+    fn take_gpus(&mut self, models: &Models, grant: &Grant, pod: PodId) -> Option<Vec<(u8, Change)>> {
         let mut changes = Vec::new();
         for (index, parts) in grant.by_gpu() {
             let gpu = self.gpus.get_mut(usize::from(index))?;
@@ -85,8 +121,17 @@ impl Room {
         self.clone().take(models, demand, grant, PodId(u32::MAX)).is_some()
     }
 
+    /// Takes back what a pod uses of GPUs other than those just `found`, on which it has nothing yet.
+    pub(super) fn release_gpus(&mut self, models: &Models, grant: &Grant, pod: PodId, found: &[(u8, Gpu)]) {
+        for &(index, used) in grant.0.iter().filter(|part| found.iter().all(|(index, _)| *index != part.0)) {
+            if let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|gpu| gpu.fault.is_none()) {
+                gpu.give_back(models, used, Holder::Pod(pod));
+            }
+        }
+    }
+
     /// Makes warm what was found in use, so that it can be given to the pod that turned out to use it.
-    pub(super) fn identify(&mut self, models: &Models, grant: &Grant) {
+    fn identify(&mut self, models: &Models, grant: &Grant) {
         for &(index, used) in &grant.0 {
             if let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|_| used.cut() != Cut::Shares) {
                 gpu.give_back(models, used, Holder::Unknown);
@@ -96,11 +141,18 @@ impl Room {
 
     /// Takes back what `grant` gave to a pod. Its partitions stay, warm.
     pub(crate) fn give_back(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) {
-        self.cpu_free += demand.cpu_milli;
-        self.memory_free += demand.memory_mib;
+        let refund = |free: &mut u32, owed: &mut u32, amount: u32| {
+            let repaid = amount.min(*owed);
+            *owed -= repaid;
+            *free += amount - repaid;
+        };
+        refund(&mut self.cpu_free, &mut self.owed.0, demand.cpu_milli);
+        refund(&mut self.memory_free, &mut self.owed.1, demand.memory_mib);
         for &(index, used) in &grant.0 {
-            let Some(gpu) = self.gpus.get_mut(usize::from(index)) else { continue };
-            gpu.give_back(models, used, Holder::Pod(pod));
+            // Of a GPU that is set aside nothing was booked.
+            if let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|gpu| gpu.fault.is_none()) {
+                gpu.give_back(models, used, Holder::Pod(pod));
+            }
         }
     }
 }
