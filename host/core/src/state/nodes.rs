@@ -43,13 +43,14 @@ impl Cluster {
         if !same_shape {
             self.models.count(&gpus, old.cpu_milli, -1);
         }
-        node.room.gpus = gpus.clone();
+        node.room.gpus.clone_from(&gpus);
         self.reweigh(id);
         if let Some(mut found) = reported {
             self.uuids.retain(|_, owner| *owner != id);
             self.note_uuids(id, &spec, &mut found);
             gpus.clone_from(&found);
-            self.replace_gpus(id, (0u8..).zip(found).collect(), spec.gpus.len());
+            let found: Vec<(u8, Gpu)> = (0u8..).zip(found).collect();
+            self.replace_gpus(id, &found, spec.gpus.len());
             self.readopt(&old);
         }
         if !same_shape {
@@ -94,10 +95,10 @@ impl Cluster {
 
     /// Puts GPUs as they were found in the place of those that a node of `count` GPUs has, and books there who uses them. Whose GPUs are not
     /// there any more runs without.
-    fn replace_gpus(&mut self, id: NodeId, found: Vec<(u8, Gpu)>, count: usize) {
+    fn replace_gpus(&mut self, id: NodeId, found: &[(u8, Gpu)], count: usize) {
         let Some(Some(node)) = self.nodes.get_mut(id.index()) else { return };
         node.room.gpus.truncate(count);
-        for (index, gpu) in &found {
+        for (index, gpu) in found {
             match node.room.gpus.get_mut(usize::from(*index)) {
                 Some(old) => *old = gpu.clone(),
                 None => node.room.gpus.push(gpu.clone()),
@@ -110,7 +111,7 @@ impl Cluster {
                 let parts = place.grant.0.iter().copied().filter(|part| found.iter().any(|(index, _)| *index == part.0));
                 if gone || node.room.book_gpus(&self.models, &Grant(parts.collect()), number).is_none() {
                     // What it still has elsewhere is no use to a pod that lost a part.
-                    node.room.release_gpus(&self.models, &place.grant, number, &found);
+                    node.room.release_gpus(&self.models, &place.grant, number, found);
                     place.grant = Grant::default();
                 }
             }
@@ -144,7 +145,7 @@ impl Cluster {
             }
             if !found.is_empty() {
                 let count = node.room.gpus.len();
-                self.replace_gpus(id, found, count);
+                self.replace_gpus(id, &found, count);
                 self.touch(id);
             }
         }
