@@ -160,6 +160,20 @@ fn who_cannot_be_stopped_stays_and_the_claim_on_its_place_ends() {
 }
 
 #[test]
+fn who_comes_under_a_budget_later_is_no_longer_evicted() {
+    let mut script = Script::new(Config::DEFAULT, &[("a", "A30", 1)]);
+    script.runs(0, "a", mig("4g.24gb"), 0, &[(0, 0, "4g.24gb")]);
+    script.allow("keep", 0);
+    let terms = partita_core::model::Terms { budgets: vec!["keep".into()], ..Default::default() };
+    script.planner.apply(Event::PodTerms(PodId(0), terms.clone())).unwrap();
+    script.waits(1, mig("4g.24gb"), 10);
+    assert!(script.round().is_empty());
+    script.planner.apply(Event::PodTerms(PodId(0), Default::default())).unwrap();
+    assert_eq!(script.round().len(), 1);
+    assert!(script.planner.apply(Event::PodTerms(PodId(7), terms)).is_err());
+}
+
+#[test]
 fn a_number_keeps_its_node() {
     let mut script = script();
     let spec = NodeSpec { name: "other".into(), ..NodeSpec::default() };

@@ -1,7 +1,7 @@
 //! Pods come, run, move and go: what that does to the nodes' books.
 
 use super::{Change, Cluster, Grant, Placed, Pod, Refused, Room, Use, dense};
-use crate::model::{NodeId, PodId, PodSpec};
+use crate::model::{NodeId, PodId, PodSpec, Terms};
 
 impl Cluster {
     pub(super) fn add_pod(&mut self, id: PodId, spec: PodSpec) -> Result<(), Refused> {
@@ -190,6 +190,28 @@ impl Cluster {
             self.drop_claim(pod);
         }
         self.touch(node);
+        Ok(())
+    }
+
+    pub(super) fn change_terms(&mut self, id: PodId, terms: Terms) -> Result<(), Refused> {
+        let pod = self.pod(id).ok_or(Refused::NoPod(id))?;
+        let was = pod.spec.clone();
+        let now = PodSpec { terms, ..was.clone() };
+        let (runs, node) = match &pod.placed {
+            Some(placed) => (!placed.stopping, Some(placed.node)),
+            None => (false, None),
+        };
+        if runs {
+            self.count_running(&was, -1);
+            self.count_running(&now, 1);
+        }
+        if let Some(Some(pod)) = self.pods.get_mut(id.index()) {
+            pod.spec = now;
+        }
+        self.rules += 1;
+        if let Some(node) = node {
+            self.touch(node);
+        }
         Ok(())
     }
 

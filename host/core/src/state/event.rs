@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::Grant;
-use crate::model::{Demand, DemandError, GpuModel, NodeError, NodeId, NodeSpec, PodId, PodSpec};
+use crate::model::{Demand, DemandError, GpuModel, NodeError, NodeId, NodeSpec, PodId, PodSpec, Terms};
 
 /// What the outside tells the core. Ids are given by the sender: dense, and reused only after the thing is gone.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub enum Event {
     PodStops(PodId),
     /// A pod that was told to stop, or to move, stays where it was after all: it could not be stopped.
     PodStays(PodId),
+    /// What may be done to a pod, or by it, is otherwise than was told before.
+    PodTerms(PodId, Terms),
     /// How many pods of a disruption budget may be stopped now; none if the budget is gone.
     Budget(String, Option<u32>),
     /// What to expect: demands with their weights. Replaces the mix told before.

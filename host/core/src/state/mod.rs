@@ -127,6 +127,7 @@ impl Cluster {
             Event::PodLeft(id) => self.vacated(id)?,
             Event::PodStops(id) => self.stops(id)?,
             Event::PodStays(id) => self.stays(id)?,
+            Event::PodTerms(id, terms) => self.change_terms(id, terms)?,
             Event::Budget(name, allowed) => {
                 self.rules += 1;
                 match allowed {
