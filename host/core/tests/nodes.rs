@@ -168,7 +168,7 @@ fn who_comes_under_a_budget_later_is_no_longer_evicted() {
     script.planner.apply(Event::PodTerms(PodId(0), terms.clone())).unwrap();
     script.waits(1, mig("4g.24gb"), 10);
     assert!(script.round().is_empty());
-    script.planner.apply(Event::PodTerms(PodId(0), Default::default())).unwrap();
+    script.planner.apply(Event::PodTerms(PodId(0), partita_core::model::Terms::default())).unwrap();
     assert_eq!(script.round().len(), 1);
     assert!(script.planner.apply(Event::PodTerms(PodId(7), terms)).is_err());
 }
