@@ -85,7 +85,9 @@ fn a_pod_whose_place_somebody_else_has_runs_without() {
 fn a_gpu_that_is_unwell_gets_no_pods_and_keeps_those_it_has() {
     let mut script = script();
     script.runs(0, "a", mig("2g.12gb"), 0, &[(0, 0, "2g.12gb")]);
-    let unwell = |words: &'static str| move |spec: &mut NodeSpec| spec.gpus.iter_mut().for_each(|gpu| gpu.unwell = words.into());
+    let unwell = |words: &'static str| {
+        move |spec: &mut NodeSpec| spec.gpus.iter_mut().for_each(|gpu| gpu.unusable = (!words.is_empty()).then(|| words.to_owned()))
+    };
     change(&mut script, unwell("XID 79"));
     script.waits(1, mig("1g.6gb"), 0);
     assert!(script.round().is_empty());
@@ -231,7 +233,7 @@ proptest! {
                     let count = spec.labels.len().to_string();
                     spec.labels.insert(count, String::new());
                 }),
-                Step::Well(gpu, well) => change(&mut script, |spec| spec.gpus[gpu].unwell = if well { "" } else { "sick" }.into()),
+                Step::Well(gpu, well) => change(&mut script, |spec| spec.gpus[gpu].unusable = (!well).then(|| "sick".into())),
                 Step::Report(stranger) => {
                     let mut all: Vec<Vec<Found>> = (0..2).map(|index| reported(&script, index)).collect();
                     if let Some((index, start)) = stranger && all[index].iter().all(|one| one.start > start || one.start + 4 <= start) {

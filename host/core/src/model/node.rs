@@ -133,9 +133,9 @@ pub struct GpuSpec {
     /// The partitions that it has.
     #[serde(default)]
     pub found: Vec<Found>,
-    /// Why nobody may use it, for a person; empty if it is well.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub unwell: String,
+    /// Why nobody may use it, for a person; none if it is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
 }
 
 impl GpuSpec {

@@ -89,7 +89,7 @@ pub enum GpuFault {
     Uuid(String),
     /// Its node says so.
     #[error("its node reports: {0}")]
-    Unwell(String),
+    Unusable(String),
     /// Kept for a pod: only ever seen by a pod that would have others go.
     #[error("it is kept for another pod")]
     Kept,
@@ -187,8 +187,8 @@ impl Gpu {
             Layout::Mig(mig) => adopt(models, model, mig, &spec.found).err(),
             Layout::Mps(slices) => adopt_slices(slices, &spec.found).err(),
         };
-        if !spec.unwell.is_empty() {
-            gpu.fault = Some(GpuFault::Unwell(spec.unwell.clone()));
+        if let Some(why) = &spec.unusable {
+            gpu.fault = Some(GpuFault::Unusable(why.clone()));
         }
         Some(gpu)
     }

@@ -69,7 +69,7 @@ fn gpu() -> impl Strategy<Value = GpuSpec> {
     (prop::sample::select(MODELS.to_vec()), 0usize..3, raw, prop::bool::weighted(0.1), uuid).prop_map(|(model, cut, raw, sloppy, uuid)| {
         let cut = [Cut::Shares, Cut::Mig, Cut::Mps][cut];
         let cut = if cut == Cut::Mig && catalog::builtin(model).unwrap().grid.is_none() { Cut::Shares } else { cut };
-        GpuSpec { model: model.into(), cut, uuid, found: found(model, cut, &raw, sloppy), unwell: String::new() }
+        GpuSpec { model: model.into(), cut, uuid, found: found(model, cut, &raw, sloppy), unusable: None }
     })
 }
 
