@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-core", &[]),
     ("partita-sdk", &[]),
     ("partita-bench", &["partita-core", "partita-hostile", "partita-policy", "partita-sim"]),
+    ("partita-cluster", &[]),
     ("partita-hostile", &["partita-policy"]),
     ("partita-repository", &[]),
 ];
