@@ -1,6 +1,6 @@
 //! Pods come, run, move and go: what that does to the nodes' books.
 
-use super::{Change, Cluster, Grant, Placed, Pod, Refused, Room, Use, dense};
+use super::{Change, Cluster, Entry, Grant, Placed, Pod, Refused, Room, Use, dense};
 use crate::model::{NodeId, PodId, PodSpec};
 
 impl Cluster {
@@ -14,12 +14,13 @@ impl Cluster {
         if self.pods.len() == id.index() {
             self.pods.push(None);
         }
-        let demand = self.demands.intern(&demand, &self.models);
+        let demand = self.demands.intern(&demand, &self.models, &mut self.names);
         self.pods[id.index()] = Some(Pod { spec, demand, waits_since_ms: self.now_ms, placed: None, leaving: None });
         Ok(())
     }
 
     pub(super) fn add_running(&mut self, id: PodId, spec: PodSpec, node_id: NodeId, grant: Grant) -> Result<(), Refused> {
+        let entry = Entry::new(spec.demand.clone(), &self.models, &mut self.names);
         let no_room = |name: &str| Refused::NoRoom { namespace: spec.namespace.clone(), name: spec.name.clone(), node: name.to_owned() };
         let Some(node) = self.node(node_id) else { return Err(no_room(&format!("number {}", node_id.0))) };
         if grant.0.iter().any(|part| matches!(part.1, Use::Share(0) | Use::Mps(0))) {
@@ -31,7 +32,7 @@ impl Cluster {
         // A partition that was found in use is the pod's now.
         let mut room = node.room.clone();
         room.identify(&self.models, &grant);
-        if !room.fits(&self.models, &spec.demand, &grant) {
+        if !room.fits(&self.models, &entry, &grant) {
             return Err(no_room(&node.spec.name));
         }
         self.add_pod(id, spec)?;
@@ -156,7 +157,7 @@ impl Cluster {
         let pod = self.pods[id.index()].as_mut().expect("a pod that is placed exists");
         let node = self.nodes[node_id.index()].as_mut().expect("a node that is chosen exists");
         let entry = self.demands.get(pod.demand);
-        let changes = node.room.take(&self.models, &entry.demand, &grant, id).expect("the grant was proved to fit");
+        let changes = node.room.take(&self.models, entry, &grant, id).expect("the grant was proved to fit");
         node.add_pod(id, entry.shape.as_ref());
         let incarnation = node.incarnation;
         pod.placed = Some(Placed { node: node_id, grant, since_ms: self.now_ms, stopping: false, round: self.round, incarnation });
@@ -175,7 +176,7 @@ impl Cluster {
         if all {
             node.remove_pod(id, entry.shape.as_ref());
         }
-        node.room.give_back(&self.models, &entry.demand, &place.grant, id);
+        node.room.give_back(&self.models, entry, &place.grant, id);
     }
 
     fn count_running(&mut self, spec: &PodSpec, change: i32) {

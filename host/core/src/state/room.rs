@@ -1,12 +1,16 @@
 //! What a node has left, and how a grant changes it.
 
+mod stock;
+
 use serde::Serialize;
+pub(crate) use stock::Stock;
 
 use super::{
+    Entry,
     catalogue::Models,
     gpu::{Gpu, Holder, Layout},
 };
-use crate::model::{Cut, Demand, Placement, PodId};
+use crate::model::{Cut, Placement, PodId};
 
 /// What a pod uses of one GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -62,15 +66,16 @@ pub struct Room {
     pub memory_free: u32,
     /// Its GPUs, in the order of their indices.
     pub gpus: Vec<Gpu>,
+    /// Other resources, and ports.
+    pub(crate) stock: Stock,
 }
 
 impl Room {
     /// Gives a pod what `grant` says and returns what has to be done to GPUs before it can run.
     ///
     /// None if the grant does not fit; then the room is worthless, since a part of the grant may have been taken.
-    pub(crate) fn take(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) -> Option<Vec<(u8, Change)>> {
-        self.cpu_free = self.cpu_free.checked_sub(demand.cpu_milli)?;
-        self.memory_free = self.memory_free.checked_sub(demand.memory_mib)?;
+    pub(crate) fn take(&mut self, models: &Models, entry: &Entry, grant: &Grant, pod: PodId) -> Option<Vec<(u8, Change)>> {
+        self.take_plain(entry)?;
         let mut changes = Vec::new();
         for (index, parts) in grant.by_gpu() {
             let gpu = self.gpus.get_mut(usize::from(index))?;
@@ -79,10 +84,32 @@ impl Room {
         Some(changes)
     }
 
+    /// Takes everything but GPUs. None if it does not fit; then a part of it may have been taken.
+    pub(crate) fn take_plain(&mut self, entry: &Entry) -> Option<()> {
+        self.cpu_free = self.cpu_free.checked_sub(entry.demand.cpu_milli)?;
+        self.memory_free = self.memory_free.checked_sub(entry.demand.memory_mib)?;
+        entry.limits.as_ref().map_or(Some(()), |limits| self.stock.take(limits))
+    }
+
     /// Whether [`Room::take`] would succeed.
     #[must_use]
-    pub(crate) fn fits(&self, models: &Models, demand: &Demand, grant: &Grant) -> bool {
-        self.clone().take(models, demand, grant, PodId(u32::MAX)).is_some()
+    pub(crate) fn fits(&self, models: &Models, entry: &Entry, grant: &Grant) -> bool {
+        self.fits_plain(entry) && self.clone().take(models, entry, grant, PodId(u32::MAX)).is_some()
+    }
+
+    /// Whether there is enough of everything but GPUs.
+    #[must_use]
+    pub(crate) fn fits_plain(&self, entry: &Entry) -> bool {
+        self.cpu_free >= entry.demand.cpu_milli
+            && self.memory_free >= entry.demand.memory_mib
+            && entry.limits.as_ref().is_none_or(|limits| self.stock.holds(limits))
+    }
+
+    /// How many pods of a demand there is enough for of everything but GPUs; [`u32::MAX`] if it asks for nothing else.
+    pub(super) fn copies_plain(&self, entry: &Entry) -> u32 {
+        let by = |free: u32, each: u32| free.checked_div(each).unwrap_or(u32::MAX);
+        let plain = by(self.cpu_free, entry.demand.cpu_milli).min(by(self.memory_free, entry.demand.memory_mib));
+        entry.limits.as_ref().map_or(plain, |limits| plain.min(self.stock.copies(limits)))
     }
 
     /// Makes warm what was found in use, so that it can be given to the pod that turned out to use it.
@@ -94,10 +121,18 @@ impl Room {
         }
     }
 
+    /// Takes back everything but GPUs.
+    pub(crate) fn give_back_plain(&mut self, entry: &Entry) {
+        self.cpu_free += entry.demand.cpu_milli;
+        self.memory_free += entry.demand.memory_mib;
+        if let Some(limits) = &entry.limits {
+            self.stock.give_back(limits);
+        }
+    }
+
     /// Takes back what `grant` gave to a pod. Its partitions stay, warm.
-    pub(crate) fn give_back(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) {
-        self.cpu_free += demand.cpu_milli;
-        self.memory_free += demand.memory_mib;
+    pub(crate) fn give_back(&mut self, models: &Models, entry: &Entry, grant: &Grant, pod: PodId) {
+        self.give_back_plain(entry);
         for &(index, used) in &grant.0 {
             let Some(gpu) = self.gpus.get_mut(usize::from(index)) else { continue };
             gpu.give_back(models, used, Holder::Pod(pod));
