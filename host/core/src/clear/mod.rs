@@ -5,10 +5,11 @@
 //!
 //! For one GPU the answer is exact: every placement, or every set of users of the GPU, is looked at. A demand for several partitions is
 //! split over the GPUs by [`crate::layout::victims()`]. A demand for several whole GPUs takes those with the fewest users first, which is
-//! exact unless pods use several GPUs each. Where cpu or memory is short beside, more pods go, the most helpful first, and those found
+//! exact unless pods use several GPUs each. Where anything else is short beside, more pods go, the most helpful first, and those found
 //! needless in the end stay.
 
 mod gpus;
+mod needs;
 mod set;
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -18,6 +19,7 @@ use crate::{
     place::{self, Reuse},
     state::{Cluster, Entry, Grant, Node, Room, Use, Why},
 };
+use needs::Needs;
 use set::Set;
 
 /// What it costs that a pod goes; none if it may not.
@@ -44,8 +46,7 @@ struct Leaver<'c> {
     pod: PodId,
     cost: u64,
     grant: &'c Grant,
-    cpu: u32,
-    memory: u32,
+    entry: &'c Entry,
 }
 
 /// A node with those who may go.
@@ -55,6 +56,9 @@ struct Scene<'c> {
     node: &'c Node,
     /// What is left once those who are leaving have left.
     room: &'c Room,
+    needs: Needs<'c>,
+    /// How much is short without anybody going.
+    lacking: Vec<u64>,
     leavers: Vec<Leaver<'c>>,
     /// (GPU, row of the leaver, what they use of it), sorted.
     on_gpu: Vec<(u8, usize, Use)>,
@@ -148,65 +152,61 @@ fn overdrawn(cluster: &Cluster, goes: &[PodId]) -> Option<PodId> {
 }
 
 impl<'c> Scene<'c> {
-    /// None if the node has too little cpu or memory for the pod whoever goes.
+    /// None if the pod may not run on the node, or it has too little of anything but GPUs whoever goes.
     fn new(cluster: &'c Cluster, entry: &'c Entry, id: NodeId, room: &'c Room, price: Price<'_>) -> Option<Self> {
         let node = cluster.node(id)?;
-        if entry.demand.cpu_milli > node.spec.cpu_milli || entry.demand.memory_mib > node.spec.memory_mib {
+        if !node.idle_plain().fits_plain(entry) || !entry.admitted(node, cluster.names()) {
             return None;
         }
         let mut leavers = Vec::new();
         for &number in node.pods.iter().chain(&node.claims) {
             let Some(pod) = cluster.pod(number) else { continue };
-            let demand = &cluster.demands().get(pod.demand).demand;
             // A place that is merely kept is still somebody's: taking the claim away frees nothing.
             let claimed = cluster.claim_of(number).filter(|claim| claim.node == id && claim.why == Why::RoomMade);
             let placed = pod.placed.as_ref().filter(|place| place.node == id && !cluster.leaves(number, id));
             let Some(grant) = placed.map(|place| &place.grant).or(claimed.map(|claim| &claim.grant)) else { continue };
             if let Some(cost) = price(number) {
-                leavers.push(Leaver { pod: number, cost, grant, cpu: demand.cpu_milli, memory: demand.memory_mib });
+                leavers.push(Leaver { pod: number, cost, grant, entry: cluster.demands().get(pod.demand) });
             }
         }
         let uses =
             |(row, leaver): (usize, &Leaver<'c>)| leaver.grant.0.iter().map(move |&(gpu, used)| (gpu, row, used)).collect::<Vec<_>>();
         let mut on_gpu: Vec<(u8, usize, Use)> = leavers.iter().enumerate().flat_map(uses).collect();
         on_gpu.sort_unstable();
-        Some(Self { cluster, entry, node, room, leavers, on_gpu })
+        let needs = Needs(entry);
+        Some(Self { cluster, entry, node, room, lacking: needs.lacking(room), needs, leavers, on_gpu })
     }
 
     /// Ways to make room; `each` lists one for each placement, else the best of each GPU is enough unless more is short than GPUs.
     fn ways(&self, each: bool) -> Vec<Way> {
-        let short = self.room.cpu_free < self.entry.demand.cpu_milli || self.room.memory_free < self.entry.demand.memory_mib;
+        let short = !self.room.fits_plain(self.entry);
         self.gpu_ways(each || short).into_iter().filter_map(|(set, grant)| self.complete(set, grant)).collect()
     }
 
-    /// Lets more pods go where cpu or memory is short, and those stay that need not go.
+    /// Lets more pods go where anything but GPUs is short, and those stay that need not go.
     fn complete(&self, mut goes: Set, grant: Grant) -> Option<Way> {
-        let demand = &self.entry.demand;
-        let short = |goes: &Set| {
-            let freed = |part: fn(&Leaver<'_>) -> u32| goes.rows().map(|row| u64::from(part(&self.leavers[row]))).sum::<u64>();
-            let cpu = u64::from(demand.cpu_milli).saturating_sub(u64::from(self.room.cpu_free) + freed(|one| one.cpu));
-            let memory = u64::from(demand.memory_mib).saturating_sub(u64::from(self.room.memory_free) + freed(|one| one.memory));
-            (cpu, memory)
-        };
+        // Nobody else can make room for who wants a port than those who have it.
+        (0..self.leavers.len()).filter(|&row| self.needs.conflicts(self.leavers[row].entry)).for_each(|row| goes.add(row));
         let needed = goes.clone();
-        let (mut cpu, mut memory) = short(&goes);
-        while cpu > 0 || memory > 0 {
-            // How much of the two shortages a pod covers, in thousandths of each.
-            let part = |has: u32, lacks: u64| (u64::from(has).min(lacks) * 1000).checked_div(lacks).unwrap_or(0);
-            let help = |row: usize| part(self.leavers[row].cpu, cpu) + part(self.leavers[row].memory, memory);
+        let mut lacks = self.lacks(&goes);
+        while lacks.iter().any(|&amount| amount > 0) {
+            // How much of the shortages a pod covers, in thousandths of each.
+            let part = |has: u64, lacks: u64| (u128::from(has.min(lacks)) * 1000).checked_div(lacks.into()).unwrap_or(0);
+            let help =
+                |row: usize| -> u128 { (0..lacks.len()).map(|what| part(self.needs.of(self.leavers[row].entry, what), lacks[what])).sum() };
             let others = (0..self.leavers.len()).filter(|&row| !goes.has(row));
             let next = others.max_by_key(|&row| (help(row), std::cmp::Reverse(self.leavers[row].cost)))?;
             if help(next) == 0 {
                 return None;
             }
             goes.add(next);
-            (cpu, memory) = short(&goes);
+            lacks = self.lacks(&goes);
         }
         let mut extra: Vec<usize> = goes.rows().filter(|&row| !needed.has(row)).collect();
         extra.sort_by_key(|&row| std::cmp::Reverse(self.leavers[row].cost));
         for row in extra {
             goes.remove(row);
-            if short(&goes) != (0, 0) {
+            if self.lacks(&goes).iter().any(|&amount| amount > 0) {
                 goes.add(row);
             }
         }
@@ -216,19 +216,23 @@ impl<'c> Scene<'c> {
         Some(Way { goes: pods, cost, grant })
     }
 
+    /// What is short of everything but GPUs when those went, in the order of [`Needs`].
+    fn lacks(&self, goes: &Set) -> Vec<u64> {
+        let freed = |what| goes.rows().map(|row| self.needs.of(self.leavers[row].entry, what)).fold(0, u64::saturating_add);
+        let lack = |(what, &lacks): (usize, &u64)| lacks.saturating_sub(freed(what));
+        self.lacking.iter().enumerate().map(lack).collect()
+    }
+
     /// Whether the pod fits when those went: the last word before anybody is told to go.
     fn proves(&self, way: &Way) -> bool {
-        self.without(&way.goes).fits(self.cluster.models(), &self.entry.demand, &way.grant)
+        self.without(&way.goes).fits(self.cluster.models(), self.entry, &way.grant)
     }
 
     /// What is left when those went.
     fn without(&self, goes: &[PodId]) -> Room {
         let mut room = self.room.clone();
         for leaver in self.leavers.iter().filter(|leaver| goes.binary_search(&leaver.pod).is_ok()) {
-            let demand = self.cluster.pod(leaver.pod).map(|pod| &self.cluster.demands().get(pod.demand).demand);
-            if let Some(demand) = demand {
-                room.give_back(self.cluster.models(), demand, leaver.grant, leaver.pod);
-            }
+            room.give_back(self.cluster.models(), leaver.entry, leaver.grant, leaver.pod);
         }
         room
     }

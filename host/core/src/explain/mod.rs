@@ -63,7 +63,9 @@ pub fn reason(cluster: &Cluster, demand: DemandId) -> Option<Reason> {
         if !found.is_empty() {
             return None;
         }
-        set_aside += shortage::set_aside(cluster, entry, node);
+        if entry.admitted(node, cluster.names()) {
+            set_aside += shortage::set_aside(cluster, entry, node);
+        }
         let (shortage, missing) = shortage::shortage(cluster, entry, node);
         *lacking.entry(shortage).or_insert(0) += 1;
         if nearest.is_none_or(|best| shortage > best.0 || (shortage == best.0 && missing < best.1)) {

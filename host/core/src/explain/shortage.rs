@@ -5,13 +5,21 @@ use serde::Serialize;
 use crate::{
     model::{Cut, GpuAsk, Isolation, MILLI},
     place::{self, Reuse, mps_share},
-    state::{Cluster, Entry, Gpu, Layout, Node},
+    state::{Barrier, Cluster, Entry, Gpu, Layout, Node},
 };
 
 /// What a node lacks, from the farthest from a fit to the nearest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shortage {
+    /// Its labels are not those that the pod's selector or affinity asks for.
+    Selector,
+    /// A volume of the pod cannot be reached from it.
+    Volume,
+    /// It has a taint that the pod does not bear.
+    Taint,
+    /// It is cordoned.
+    Cordoned,
     /// It has no GPU of an accepted model, or none that may be cut as asked.
     Model,
     /// It has fewer such GPUs than asked, even when idle.
@@ -20,6 +28,10 @@ pub enum Shortage {
     Gpu,
     /// Enough slots are free, but not in one legal place.
     Shape,
+    /// A port that the pod takes is taken.
+    Port,
+    /// Another resource is short.
+    Extra,
     /// Memory is short.
     Memory,
     /// Cpu is short.
@@ -33,22 +45,43 @@ impl Shortage {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Selector => "selector",
+            Self::Volume => "volume",
+            Self::Taint => "taint",
+            Self::Cordoned => "cordoned",
             Self::Model => "model",
             Self::Size => "size",
             Self::Gpu => "gpu",
             Self::Shape => "shape",
+            Self::Port => "port",
+            Self::Extra => "extra",
             Self::Memory => "memory",
             Self::Cpu => "cpu",
             Self::Held => "held",
         }
     }
 
+    fn of(barrier: Barrier) -> Self {
+        match barrier {
+            Barrier::Selector => Self::Selector,
+            Barrier::Volume => Self::Volume,
+            Barrier::Cordon => Self::Cordoned,
+            Barrier::Taint(_) => Self::Taint,
+        }
+    }
+
     pub(super) fn phrase(self) -> &'static str {
         match self {
+            Self::Selector => "that its selector or affinity leaves out",
+            Self::Volume => "from which its volumes cannot be reached",
+            Self::Taint => "with a taint that it does not bear",
+            Self::Cordoned => "cordoned",
             Self::Model => "without a GPU of an accepted model and cut",
             Self::Size => "too small even when idle",
             Self::Gpu => "with too little GPU left",
             Self::Shape => "with the slots but not in one place",
+            Self::Port => "where a port is taken",
+            Self::Extra => "short of another resource",
             Self::Memory => "short of memory",
             Self::Cpu => "short of cpu",
             Self::Held => "with room that is kept for others",
@@ -58,16 +91,15 @@ impl Shortage {
 
 /// Whether the node could take a pod if nothing ran there.
 pub(super) fn could_when_idle(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
-    let demand = &entry.demand;
-    let fits = demand.cpu_milli <= node.spec.cpu_milli && demand.memory_mib <= node.spec.memory_mib;
-    fits && suitable(cluster, entry, node).count() >= wanted(entry)
+    node.idle_plain().fits_plain(entry)
+        && entry.admitted(node, cluster.names())
+        && suitable(cluster, entry, node).count() >= wanted(entry)
         && (entry.wants.is_empty() || entry.single().is_some() || packs_when_idle(cluster, entry, node))
 }
 
+/// Whether the GPUs could take a pod if nothing ran there.
 fn packs_when_idle(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
-    let mut idle = node.clone();
-    idle.later.clear();
-    (idle.room.cpu_free, idle.room.memory_free) = (node.spec.cpu_milli, node.spec.memory_mib);
+    let mut idle = Node { later: Vec::new(), ..node.clone() };
     for gpu in &mut idle.room.gpus {
         let fault = gpu.fault.take();
         if let Some(empty) = Gpu::idle(cluster.models(), gpu.model, gpu.cut()) {
@@ -75,7 +107,7 @@ fn packs_when_idle(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
         }
     }
     let mut found = Vec::new();
-    place::enumerate(cluster, entry, &idle, Reuse::First, &mut found);
+    place::on_gpus(cluster, entry, &idle, Reuse::First, &mut found);
     !found.is_empty()
 }
 
@@ -126,8 +158,11 @@ pub(super) fn set_aside(cluster: &Cluster, entry: &Entry, node: &Node) -> usize 
     node.room.gpus.iter().filter(|gpu| gpu.fault.is_some() && suits(cluster, entry, node, gpu)).count()
 }
 
-/// What the node lacks and how much of it: GPUs, milli-GPU, slots, MiB or milli-cores.
+/// What the node lacks and how much of it: GPUs, milli-GPU, slots, MiB, milli-cores or units of another resource.
 pub(super) fn shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> (Shortage, u64) {
+    if let Some(barrier) = entry.barrier(node, cluster.names()) {
+        return (Shortage::of(barrier), 0);
+    }
     let suitable = suitable(cluster, entry, node).count();
     let wanted = wanted(entry);
     if wanted > 0 && suitable == 0 {
@@ -147,12 +182,23 @@ pub(super) fn shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> (Shorta
         GpuAsk::Mps { memory_mib } => slice_shortage(cluster, entry, node, *memory_mib),
         GpuAsk::Floor { .. } => floor_shortage(cluster, entry, node),
     };
+    gpu.unwrap_or_else(|| plain_shortage(entry, node))
+}
+
+/// What is short of everything but GPUs.
+fn plain_shortage(entry: &Entry, node: &Node) -> (Shortage, u64) {
+    if node.port_taken(entry) {
+        return (Shortage::Port, 0);
+    }
+    if let Some((_, missing)) = node.short_of(entry) {
+        return (Shortage::Extra, missing);
+    }
     let lack = |asked: u32, free: u32| u64::from(asked.saturating_sub(free));
     let (cpu_free, memory_free) = node.spare();
-    gpu.unwrap_or_else(|| match lack(entry.demand.memory_mib, memory_free) {
+    match lack(entry.demand.memory_mib, memory_free) {
         0 => (Shortage::Cpu, lack(entry.demand.cpu_milli, cpu_free)),
         missing => (Shortage::Memory, missing),
-    })
+    }
 }
 
 fn has_room_without_claims(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
@@ -162,12 +208,11 @@ fn has_room_without_claims(cluster: &Cluster, entry: &Entry, node: &Node) -> boo
     !found.is_empty()
 }
 
-/// Whether the GPUs alone have room: the node's cpu and memory do not count.
+/// Whether the GPUs alone have room.
 fn gpus_have_room(cluster: &Cluster, entry: &Entry, node: &Node) -> bool {
-    let mut roomy = Node { later: Vec::new(), ..node.clone() };
-    (roomy.room.cpu_free, roomy.room.memory_free) = (u32::MAX, u32::MAX);
+    let now = Node { later: Vec::new(), ..node.clone() };
     let mut found = Vec::new();
-    place::enumerate(cluster, entry, &roomy, Reuse::First, &mut found);
+    place::on_gpus(cluster, entry, &now, Reuse::First, &mut found);
     !found.is_empty()
 }
 
@@ -212,10 +257,7 @@ fn packing_shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> Option<(Sh
     if gpus_have_room(cluster, entry, node) {
         return None;
     }
-    if !packs_when_idle(cluster, entry, node)
-        && entry.demand.cpu_milli <= node.spec.cpu_milli
-        && entry.demand.memory_mib <= node.spec.memory_mib
-    {
+    if !packs_when_idle(cluster, entry, node) {
         return Some((Shortage::Size, 1));
     }
     let models = cluster.models();
@@ -259,6 +301,18 @@ fn slots(count: u64) -> &'static str {
 pub(super) fn would_help(cluster: &Cluster, entry: &Entry, node: &Node, shortage: Shortage, missing: u64) -> String {
     let ask = &entry.demand.gpu;
     match (shortage, ask) {
+        (Shortage::Selector, _) => "its labels are not those asked for".to_owned(),
+        (Shortage::Volume, _) => "the volumes cannot be reached from there".to_owned(),
+        (Shortage::Taint, _) => match entry.barrier(node, cluster.names()) {
+            Some(Barrier::Taint(row)) => format!("a toleration of its taint {} would do", node.spec.taints[row]),
+            _ => "a toleration of its taint would do".to_owned(),
+        },
+        (Shortage::Cordoned, _) => "it is cordoned; uncordon it".to_owned(),
+        (Shortage::Port, _) => "a port that the pod takes is in use there".to_owned(),
+        (Shortage::Extra, _) => match node.short_of(entry) {
+            Some((resource, missing)) => format!("{missing} more {} would do", cluster.names().word(resource)),
+            None => "another resource is short".to_owned(),
+        },
         (Shortage::Model, GpuAsk::Mig { .. }) => format!("no GPU there is cut by MIG, or may be, and has profile {ask}"),
         (Shortage::Model, _) if entry.demand.models.is_empty() => format!("it has no GPU that may serve {ask}"),
         (Shortage::Model, _) => format!("it has no GPU of {}", entry.demand.models.join(" or ")),

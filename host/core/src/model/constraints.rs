@@ -3,6 +3,8 @@
 //! The words and their meaning are those of the Kubernetes API (`core/v1`, Pod and Node), so that a pod means here what it means to
 //! kube-scheduler. Everything is plain data; what is hard about it, who matches whom, is looked up once and kept in [`crate::state`].
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Everything about a pod, beside amounts, that decides on which nodes it may run. An empty one constrains nothing.
@@ -11,9 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct Constraints {
     /// Labels that the node must have: key and value, sorted.
     pub selector: Vec<(String, String)>,
-    /// Groups of terms. Every group must hold, and a group holds if one of its terms does: required node affinity is one group, the
-    /// nodes where a volume can be reached are another.
+    /// Groups of terms. Every group must hold, and a group holds if one of its terms does. Required node affinity is one group.
     pub nodes: Vec<Vec<NodeTerm>>,
+    /// Groups of terms as in `nodes`, one for each volume: from where it can be reached. Spreading does not look at them.
+    pub volumes: Vec<Vec<NodeTerm>>,
     /// Terms that the node should meet, with their weights, 1 to 100.
     pub preferred_nodes: Vec<(i32, NodeTerm)>,
     /// Taints that the pod bears.
@@ -127,6 +130,14 @@ pub struct Taint {
     pub value: String,
     /// What it does.
     pub effect: Effect,
+}
+
+/// As Kubernetes writes it: `key=value:NoSchedule`.
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let equals = if self.value.is_empty() { "" } else { "=" };
+        write!(f, "{}{equals}{}:{:?}", self.key, self.value, self.effect)
+    }
 }
 
 /// Which taints a pod bears.

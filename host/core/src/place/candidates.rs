@@ -69,10 +69,15 @@ impl Candidate {
 /// listed: the others cannot win.
 pub fn enumerate(cluster: &Cluster, entry: &Entry, node: &Node, reuse: Reuse, found: &mut Vec<Candidate>) {
     found.clear();
-    let (cpu, memory) = node.spare();
-    if cpu < entry.demand.cpu_milli || memory < entry.demand.memory_mib {
-        return;
+    let plain = node.room.fits_plain(entry) && node.later.iter().all(|later| later.fits_plain(entry));
+    if plain && entry.admitted(node, cluster.names()) {
+        on_gpus(cluster, entry, node, reuse, found);
     }
+}
+
+/// The same as far as GPUs decide, where there is enough of everything else.
+pub(crate) fn on_gpus(cluster: &Cluster, entry: &Entry, node: &Node, reuse: Reuse, found: &mut Vec<Candidate>) {
+    found.clear();
     match &entry.demand.gpu {
         GpuAsk::None => found.push(Candidate { place: Place::Node, tier: tier::READY }),
         GpuAsk::Share { count: 1, milli } => one_share(cluster, entry, node, *milli, found),
@@ -94,7 +99,7 @@ pub fn enumerate(cluster: &Cluster, entry: &Entry, node: &Node, reuse: Reuse, fo
     }
     // Where others have a claim, what fits now must fit later too.
     for later in &node.later {
-        found.retain(|candidate| later.fits(cluster.models(), &entry.demand, &candidate.grant(cluster, entry, node)));
+        found.retain(|candidate| later.fits(cluster.models(), entry, &candidate.grant(cluster, entry, node)));
     }
     for candidate in &mut *found {
         candidate.tier = reuse.rank(candidate.tier);

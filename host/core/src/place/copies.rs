@@ -25,9 +25,10 @@ pub fn copies(cluster: &Cluster, demand: DemandId, most: u32) -> u32 {
 }
 
 fn on_node(cluster: &Cluster, entry: &Entry, node: &Node, most: u32) -> u32 {
-    let (cpu, memory) = node.spare();
-    let by = |free: u32, each: u32| free.checked_div(each).unwrap_or(most);
-    let most = most.min(by(cpu, entry.demand.cpu_milli)).min(by(memory, entry.demand.memory_mib));
+    let most = most.min(node.copies_plain(entry));
+    if !entry.admitted(node, cluster.names()) {
+        return 0;
+    }
     if most == 0 || !node.later.is_empty() || matches!(entry.demand.gpu, GpuAsk::Floor { .. }) {
         return one_by_one(cluster, entry, node, most);
     }
@@ -92,7 +93,7 @@ fn one_by_one(cluster: &Cluster, entry: &Entry, node: &Node, most: u32) -> u32 {
         enumerate(cluster, entry, &node, Reuse::First, &mut found);
         let Some(grant) = found.first().map(|place| place.grant(cluster, entry, &node)) else { return placed };
         for room in std::iter::once(&mut node.room).chain(&mut node.later) {
-            if room.take(cluster.models(), &entry.demand, &grant, PodId(u32::MAX)).is_none() {
+            if room.take(cluster.models(), entry, &grant, PodId(u32::MAX)).is_none() {
                 return placed;
             }
         }

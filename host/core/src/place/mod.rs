@@ -13,8 +13,8 @@ mod ranking;
 mod tier;
 mod tournament;
 
-pub(crate) use candidates::mps_share;
 pub use candidates::{Candidate, Place, enumerate, milli_of};
+pub(crate) use candidates::{mps_share, on_gpus};
 pub use columns::Columns;
 pub use copies::copies;
 pub(crate) use ranking::PIECE_MAX;

@@ -43,7 +43,7 @@ pub(super) fn pack_node(cluster: &Cluster, entry: &Entry, node: &Node) -> Option
     let rooms = std::iter::once(&node.room).chain(&node.later);
     let fits = |packing: &Packing| {
         // Where others have a claim, a packing must fit beside those who leave and beside those who come: each is tried in turn.
-        let fits = |room: &Room| room.fits(cluster.models(), &entry.demand, &packing.grant);
+        let fits = |room: &Room| room.fits(cluster.models(), entry, &packing.grant);
         node.later.is_empty() || (fits(&node.room) && node.later.iter().all(fits))
     };
     rooms

@@ -16,9 +16,9 @@ pub(crate) const PIECE_MAX: usize = 1024;
 /// The most candidates, and GPUs, times demands of the mix in one question: policies compare places with every demand of the mix, and this
 /// leaves them three hundred units of fuel for each such pair.
 const PAIRS_MAX: usize = 65_536;
-/// The most rows of all rankings together, after which the one that was not used for longest is dropped: 24 bytes a row, so 400 MB, or 1,600
+/// The most rows of all rankings together, after which the one that was not used for longest is dropped: 32 bytes a row, so 400 MB, or 1,250
 /// demands on 10,000 nodes.
-const ROWS_MAX: usize = 16 << 20;
+const ROWS_MAX: usize = 12 << 20;
 
 /// Where a pod goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub struct Rankings {
     changed: Vec<NodeId>,
     found: Vec<Candidate>,
     offered: Vec<Candidate>,
-    offers: Vec<(NodeId, u32)>,
+    /// Nodes of a question: how many candidates, and how much the pod prefers the node.
+    offers: Vec<(NodeId, u32, i64)>,
     scores: Vec<i32>,
     /// Stamp of the last refresh in which a node was listed, so that repeats in the journal are skipped.
     stamps: Vec<u64>,
@@ -135,7 +136,7 @@ impl Rankings {
         self.offered.extend_from_slice(&self.found);
         self.ask(policy, row, seed)?;
         // Of equals the first.
-        let best = (0..self.found.len()).rev().max_by_key(|&row| key(self.found[row].tier, self.scores[row]));
+        let best = (0..self.found.len()).rev().max_by_key(|&row| key(self.found[row].tier, 0, self.scores[row]));
         Ok(best.map(|row| Choice { node: id, grant: self.found[row].grant(cluster, entry, node) }))
     }
 
@@ -204,6 +205,7 @@ impl Rankings {
         let mut row = self.start(cluster, demand);
         for &id in &changed {
             self.found.clear();
+            let mut preference = 0;
             if let Some(node) = cluster.node(id) {
                 enumerate(cluster, entry, node, self.reuse, &mut self.found);
                 let full = self.offered.len() + self.found.len() > piece || self.columns.gpus() + node.room.gpus.len() > piece;
@@ -217,9 +219,10 @@ impl Rankings {
                 if !self.found.is_empty() {
                     self.columns.push_node(cluster, Some(entry), node, &self.found);
                     self.offered.extend_from_slice(&self.found);
+                    preference = entry.preference(node, cluster.names());
                 }
             }
-            self.offers.push((id, self.found.len() as u32));
+            self.offers.push((id, self.found.len() as u32, preference));
         }
         if !self.offered.is_empty() {
             self.ask(policy, row, seed)?;
@@ -245,10 +248,10 @@ impl Rankings {
     /// Enters the answer: for each node its best candidate, the first of equals.
     fn apply(&mut self, ranking: &mut Ranking) {
         let mut from = 0;
-        for &(id, count) in &self.offers {
+        for &(id, count, preference) in &self.offers {
             let rows = from..from + count as usize;
             from = rows.end;
-            let key = |row: usize| key(self.offered[row].tier, self.scores[row]);
+            let key = |row: usize| key(self.offered[row].tier, preference, self.scores[row]);
             let best = rows.rev().max_by_key(|&row| key(row));
             ranking.best[id.index()] = best.map(|row| self.offered[row]);
             ranking.tournament.set(id.index(), best.map(key));

@@ -1,5 +1,6 @@
 //! What comes before any policy's score: serve what exists before making anything, make before destroying, destroy before cutting a GPU
-//! another way. A place of a better tier wins whatever a policy says.
+//! another way. A place of a better tier wins whatever a policy says. Of one tier, what the pod's owner prefers comes before what the
+//! policy prefers.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,10 +42,24 @@ impl Reuse {
     }
 }
 
-/// A policy's score with the tier before it: any score of a better tier is larger.
+/// How much what a pod's owner prefers may weigh: sums beyond count as this.
+const PREFERENCE_MAX: i64 = 1 << 29;
+/// From one unit of preference to the next there is room for every score.
+const SCORES: i64 = 2 * SCORE_MAX as i64 + 1;
+/// From one tier to the next there is room for every preference: one of the node, and one of what runs around it.
+const PREFERENCES: i64 = 4 * PREFERENCE_MAX + 1;
+
+/// A policy's score with the tier and the preference for the node before it: any score of a better tier is larger, and of one tier any score
+/// of a node that the pod's owner prefers.
 #[must_use]
-pub(super) fn key(tier: Tier, score: i32) -> i32 {
-    score - i32::from(tier) * (2 * SCORE_MAX + 1)
+pub(super) fn key(tier: Tier, preference: i64, score: i32) -> i64 {
+    prefer(i64::from(score) - i64::from(tier) * PREFERENCES * SCORES, preference)
+}
+
+/// The same key for a node that is preferred so much more.
+#[must_use]
+pub(super) fn prefer(key: i64, preference: i64) -> i64 {
+    key + preference.clamp(-PREFERENCE_MAX, PREFERENCE_MAX) * SCORES
 }
 
 /// Of partitions asked for by their kind: how many are made, how many warm ones go, whether the GPU is cut another way.

@@ -2,13 +2,13 @@
 //! two children, so that one changed score costs log₂(rows) comparisons.
 
 /// A score that loses against every real one: no place on this node.
-const ABSENT: i32 = i32::MIN;
+pub(super) const ABSENT: i64 = i64::MIN;
 
 /// Scores of rows, with their maximum at hand.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tournament {
     /// Leaves start at `width`; the root is entry 1; entry 0 is unused.
-    scores: Vec<i32>,
+    scores: Vec<i64>,
     width: usize,
 }
 
@@ -28,7 +28,7 @@ impl Tournament {
     }
 
     /// Sets the score of a row, or takes the row out.
-    pub(super) fn set(&mut self, row: usize, score: Option<i32>) {
+    pub(super) fn set(&mut self, row: usize, score: Option<i64>) {
         let mut entry = self.width + row;
         self.scores[entry] = score.unwrap_or(ABSENT);
         while entry > 1 {
@@ -43,7 +43,7 @@ impl Tournament {
 
     /// The lowest row with the largest score.
     #[must_use]
-    pub(super) fn best(&self) -> Option<(usize, i32)> {
+    pub(super) fn best(&self) -> Option<(usize, i64)> {
         let best = *self.scores.get(1)?;
         if best == ABSENT {
             return None;
@@ -64,9 +64,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_linear_search(sets in prop::collection::vec((0usize..40, prop::option::of(-5i32..5)), 0..200)) {
+        fn it_agrees_with_a_linear_search(sets in prop::collection::vec((0usize..40, prop::option::of(-5i64..5)), 0..200)) {
             let mut tournament = Tournament::default();
-            let mut rows: Vec<Option<i32>> = Vec::new();
+            let mut rows: Vec<Option<i64>> = Vec::new();
             for (row, score) in sets {
                 if rows.len() <= row {
                     rows.resize(row + 1, None);

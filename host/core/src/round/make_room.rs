@@ -173,8 +173,8 @@ impl Planner {
     /// Gives a pod a claim that waits for `goes` and for those who are leaving the place already.
     fn claim(&mut self, pod: PodId, node: NodeId, grant: Grant, goes: &[PodId], until_ms: Option<u64>, why: Why) -> bool {
         let Some(known) = self.cluster.pod(pod) else { return false };
-        let demand = &self.cluster.demands().get(known.demand).demand;
-        let mut waits_for = self.cluster.before(node, demand, &grant, why, goes);
+        let entry = self.cluster.demands().get(known.demand);
+        let mut waits_for = self.cluster.before(node, entry, &grant, why, goes);
         waits_for.extend(goes);
         waits_for.sort_unstable();
         waits_for.dedup();

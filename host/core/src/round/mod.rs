@@ -218,11 +218,12 @@ impl Planner {
     /// which room was made ends; one for which a place is kept lasts until its time is over.
     fn settle(&mut self, pod: PodId, plan: &mut Plan) {
         let Some(claim) = self.cluster.claim_of(pod).filter(|claim| claim.waits_for.is_empty()).cloned() else { return };
-        let fits =
-            self.cluster.pod(pod).zip(self.cluster.node(claim.node)).is_some_and(|(pod, node)| {
-                node.room.fits(self.cluster.models(), &self.cluster.demands().get(pod.demand).demand, &claim.grant)
-            });
-        if fits {
+        let Some((known, node)) = self.cluster.pod(pod).zip(self.cluster.node(claim.node)) else { return };
+        let entry = self.cluster.demands().get(known.demand);
+        if !entry.admitted(node, self.cluster.names()) {
+            // What the node or its pods are has changed since: the pod may not run there any more.
+            self.cluster.drop_claim(pod);
+        } else if node.room.fits(self.cluster.models(), entry, &claim.grant) {
             plan.decisions += 1;
             self.place(pod, Choice { node: claim.node, grant: claim.grant }, &mut plan.actions);
         } else if claim.why == Why::RoomMade && self.cluster.awaited_on(claim.node).is_empty() {

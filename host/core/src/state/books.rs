@@ -1,6 +1,6 @@
 //! Pods come, run, move and go: what that does to the nodes' books.
 
-use super::{Change, Cluster, Grant, Placed, Pod, Refused, Room, Use, dense};
+use super::{Change, Cluster, Entry, Grant, Placed, Pod, Refused, Room, Use, dense};
 use crate::model::{NodeId, PodId, PodSpec, Terms};
 
 impl Cluster {
@@ -14,19 +14,20 @@ impl Cluster {
         if self.pods.len() == id.index() {
             self.pods.push(None);
         }
-        let demand = self.demands.intern(&demand, &self.models);
+        let demand = self.demands.intern(&demand, &self.models, &mut self.names);
         self.pods[id.index()] = Some(Pod { spec, demand, waits_since_ms: self.now_ms, placed: None, leaving: None });
         Ok(())
     }
 
     pub(super) fn add_running(&mut self, id: PodId, spec: PodSpec, node_id: NodeId, grant: Grant) -> Result<(), Refused> {
+        let entry = Entry::new(spec.demand.clone(), &self.models, &mut self.names);
         let no_room = |name: &str| Refused::NoRoom { namespace: spec.namespace.clone(), name: spec.name.clone(), node: name.to_owned() };
         let Some(node) = self.node(node_id) else { return Err(no_room(&format!("number {}", node_id.0))) };
         if grant.0.iter().any(|part| matches!(part.1, Use::Share(0) | Use::Mps(0))) {
             return Err(no_room(&node.spec.name));
         }
         let mut room = node.room.clone();
-        room.book(&self.models, &spec.demand, &grant, id).ok_or_else(|| no_room(&node.spec.name))?;
+        room.book(&self.models, &entry, &grant, id).ok_or_else(|| no_room(&node.spec.name))?;
         let priority = spec.clone();
         self.add_pod(id, spec)?;
         self.settle_on(id, node_id, grant, room);
@@ -147,8 +148,7 @@ impl Cluster {
     fn occupy(&mut self, id: PodId, node_id: NodeId, grant: Grant) -> Vec<(u8, Change)> {
         let pod = self.pods[id.index()].as_ref().expect("a pod that is placed exists");
         let mut room = self.node(node_id).expect("a node that is chosen exists").room.clone();
-        let demand = &self.demands.get(pod.demand).demand;
-        let changes = room.take(&self.models, demand, &grant, id).expect("the grant was proved to fit");
+        let changes = room.take(&self.models, self.demands.get(pod.demand), &grant, id).expect("the grant was proved to fit");
         self.placed += 1;
         self.settle_on(id, node_id, grant, room);
         changes
@@ -231,7 +231,7 @@ impl Cluster {
         if all {
             node.remove_pod(id, entry.shape.as_ref());
         }
-        node.room.give_back(&self.models, &entry.demand, &place.grant, id);
+        node.room.give_back(&self.models, entry, &place.grant, id);
     }
 
     fn count_running(&mut self, spec: &PodSpec, change: i32) {

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::{Cluster, GpuFault, Grant, Room};
-use crate::model::{Demand, NodeId, PodId};
+use super::{Cluster, Entry, GpuFault, Grant, Room};
+use crate::model::{NodeId, PodId};
 
 /// Why a pod has a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -55,7 +55,7 @@ impl Cluster {
     }
 
     /// What a node will have left, for a pod that would have others go: once everybody has left who was told to, and those have come for
-    /// whom they leave. Places kept for pods of lower priority count as free; the GPUs, cpu and memory kept for others are out of reach,
+    /// whom they leave. Places kept for pods of lower priority count as free; what is kept for others is out of reach,
     /// since nobody can tell what is left of them until those there end by themselves. None where that is not even free yet.
     #[must_use]
     pub(crate) fn after_leaving(&self, id: NodeId, priority: i32) -> Option<Cow<'_, Room>> {
@@ -63,10 +63,10 @@ impl Cluster {
         let (mut made, mut kept) = (Vec::new(), Vec::new());
         for &pod in &node.claims {
             let (claim, known) = (self.claims.get(&pod)?, self.pod(pod)?);
-            let demand = &self.demands.get(known.demand).demand;
+            let entry = self.demands.get(known.demand);
             match claim.why {
-                Why::RoomMade => made.push((pod, claim, demand)),
-                Why::Reserved if known.spec.priority >= priority => kept.push((claim, demand)),
+                Why::RoomMade => made.push((pod, claim, entry)),
+                Why::Reserved if known.spec.priority >= priority => kept.push((claim, entry)),
                 Why::Reserved => {}
             }
         }
@@ -75,12 +75,11 @@ impl Cluster {
         }
         let mut room = node.room.clone();
         self.vacate(id, &mut room, |pod| self.leaves(pod, id));
-        for (pod, claim, demand) in made {
-            room.take(&self.models, demand, &claim.grant, pod)?;
+        for (pod, claim, entry) in made {
+            room.take(&self.models, entry, &claim.grant, pod)?;
         }
-        for (claim, demand) in kept {
-            room.cpu_free = room.cpu_free.checked_sub(demand.cpu_milli)?;
-            room.memory_free = room.memory_free.checked_sub(demand.memory_mib)?;
+        for (claim, entry) in kept {
+            room.take_plain(entry)?;
             for &(index, _) in &claim.grant.0 {
                 if let Some(gpu) = room.gpus.get_mut(usize::from(index)) {
                     gpu.fault = Some(GpuFault::Kept);
@@ -124,10 +123,10 @@ impl Cluster {
     }
 
     /// Those who must have left before a new claim with this grant can be met, beside those told to go for it: who is leaving and uses a GPU of
-    /// the grant, or everybody who is leaving where cpu or memory is short without them; and of a place that is kept, those for whom others
+    /// the grant, or everybody who is leaving where anything else is short without them; and of a place that is kept, those for whom others
     /// with kept places wait.
     #[must_use]
-    pub(crate) fn before(&self, id: NodeId, demand: &Demand, grant: &Grant, why: Why, goes: &[PodId]) -> Vec<PodId> {
+    pub(crate) fn before(&self, id: NodeId, entry: &Entry, grant: &Grant, why: Why, goes: &[PodId]) -> Vec<PodId> {
         let Some(node) = self.node(id) else { return Vec::new() };
         if why == Why::Reserved {
             return self.awaited_on(id);
@@ -138,15 +137,14 @@ impl Cluster {
         let shares =
             |pod: &PodId| place(pod).is_some_and(|place| place.grant.0.iter().any(|part| grant.0.iter().any(|own| own.0 == part.0)));
         let needed: Vec<PodId> = leaving.iter().copied().filter(shares).collect();
-        let freed = |part: fn(&Demand) -> u32| -> u64 {
-            let mut who: Vec<PodId> = needed.iter().chain(goes).copied().collect();
-            who.sort_unstable();
-            who.dedup();
-            who.iter().filter_map(|&pod| self.pod(pod)).map(|pod| u64::from(part(&self.demands.get(pod.demand).demand))).sum()
-        };
-        let enough = u64::from(node.room.cpu_free) + freed(|demand| demand.cpu_milli) >= demand.cpu_milli.into()
-            && u64::from(node.room.memory_free) + freed(|demand| demand.memory_mib) >= demand.memory_mib.into();
-        if enough { needed } else { leaving }
+        let mut who: Vec<PodId> = needed.iter().chain(goes).copied().collect();
+        who.sort_unstable();
+        who.dedup();
+        let mut room = Room { gpus: Vec::new(), stock: node.room.stock.clone(), ..node.room };
+        for pod in who.iter().filter_map(|&pod| self.pod(pod)) {
+            room.give_back_plain(self.demands.get(pod.demand));
+        }
+        if room.fits_plain(entry) { needed } else { leaving }
     }
 
     /// Those who will have left a node before a claim on it that is made now can be met, sorted.
@@ -260,8 +258,7 @@ impl Cluster {
             for &pod in &node.claims {
                 let (Some(claim), Some(known)) = (self.claims.get(&pod), self.pod(pod)) else { return Err(pod) };
                 if claim.why == why {
-                    let demand = &self.demands.get(known.demand).demand;
-                    room.take(&self.models, demand, &claim.grant, pod).ok_or(pod)?;
+                    room.take(&self.models, self.demands.get(known.demand), &claim.grant, pod).ok_or(pod)?;
                     met += 1;
                 }
             }
@@ -277,11 +274,11 @@ impl Cluster {
         let Some(node) = self.node(id) else { return };
         for &number in node.pods.iter().filter(|&&pod| goes(pod)) {
             let Some(pod) = self.pod(number) else { continue };
-            let demand = &self.demands.get(pod.demand).demand;
+            let entry = self.demands.get(pod.demand);
             // Of a pod that moves within the node only the place that it leaves.
             let moves = pod.leaving.as_ref().filter(|place| place.node == id);
             if let Some(place) = moves.or(pod.placed.as_ref().filter(|place| place.node == id)) {
-                room.give_back(&self.models, demand, &place.grant, number);
+                room.give_back(&self.models, entry, &place.grant, number);
             }
         }
     }

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{catalogue::Models, node::Shape};
+use super::{
+    Node,
+    catalogue::Models,
+    limits::{Barrier, Limits},
+    names::Names,
+    node::Shape,
+};
 use crate::model::{Demand, DemandId, GpuAsk, Isolation, MILLI, ModelId, Profile, ProfileId};
 
 /// Partitions of one kind that a demand asks for.
@@ -37,14 +43,17 @@ pub struct Entry {
     pub wants: Vec<Wanted>,
     /// Profiles of accepted models that serve it, sorted: those asked for by name, or those large enough.
     pub profiles: Vec<ProfileId>,
+    /// Selectors, affinity to nodes, tolerations, ports and amounts of other resources; none where it has none of them.
+    pub(crate) limits: Option<Box<Limits>>,
 }
 
 impl Entry {
-    pub(crate) fn new(demand: Demand, models: &Models) -> Self {
+    pub(crate) fn new(demand: Demand, models: &Models, names: &mut Names) -> Self {
         let mut accepted: Vec<ModelId> = demand.models.iter().filter_map(|name| models.id(name)).collect();
         accepted.sort_unstable();
         let no_model = accepted.is_empty() && !demand.models.is_empty();
-        let mut entry = Self { shape: Shape::of(&demand), models: accepted, no_model, wants: Vec::new(), profiles: Vec::new(), demand };
+        let (shape, limits) = (Shape::of(&demand), Limits::of(&demand, names));
+        let mut entry = Self { shape, models: accepted, no_model, wants: Vec::new(), profiles: Vec::new(), limits, demand };
         if let GpuAsk::Mig { partitions } = &entry.demand.gpu {
             // What no model has is wanted all the same: a demand without wants would fit anywhere.
             let rows = |name: &str| if no_model { Vec::new() } else { models.rows_named(name, &entry.models) };
@@ -66,6 +75,27 @@ impl Entry {
     #[must_use]
     pub fn accepts(&self, model: ModelId) -> bool {
         !self.no_model && (self.models.is_empty() || self.models.binary_search(&model).is_ok())
+    }
+
+    /// Whether a pod may run on the node, as far as the node's labels and taints decide.
+    #[must_use]
+    pub(crate) fn admitted(&self, node: &Node, names: &Names) -> bool {
+        self.limits.as_ref().map_or(!node.marks.bars, |limits| limits.admit(&node.marks, names))
+    }
+
+    /// What keeps a pod from the node whatever is free on it.
+    #[must_use]
+    pub(crate) fn barrier(&self, node: &Node, names: &Names) -> Option<Barrier> {
+        self.limits.as_deref().unwrap_or(&Limits::NONE).barrier(&node.spec, &node.marks, names)
+    }
+
+    /// How much a pod prefers the node, by the node's labels and taints.
+    #[must_use]
+    pub(crate) fn preference(&self, node: &Node, names: &Names) -> i64 {
+        if self.limits.is_none() && !node.marks.shuns {
+            return 0;
+        }
+        self.limits.as_deref().unwrap_or(&Limits::NONE).preference(&node.marks, names)
     }
 
     /// The one partition that the demand asks for, if it asks for one.
@@ -110,20 +140,20 @@ pub struct Demands {
 
 impl Demands {
     /// The number of `demand`, given now if it is new.
-    pub(crate) fn intern(&mut self, demand: &Demand, models: &Models) -> DemandId {
+    pub(crate) fn intern(&mut self, demand: &Demand, models: &Models, names: &mut Names) -> DemandId {
         if let Some(&id) = self.ids.get(demand) {
             return id;
         }
         let id = DemandId::new(self.entries.len());
-        self.entries.push(Entry::new(demand.clone(), models));
+        self.entries.push(Entry::new(demand.clone(), models, names));
         self.ids.insert(demand.clone(), id);
         id
     }
 
     /// Looks everything up again after the cluster's models changed.
-    pub(crate) fn resolve(&mut self, models: &Models) {
+    pub(crate) fn resolve(&mut self, models: &Models, names: &mut Names) {
         for entry in &mut self.entries {
-            *entry = Entry::new(entry.demand.clone(), models);
+            *entry = Entry::new(entry.demand.clone(), models, names);
         }
     }
 

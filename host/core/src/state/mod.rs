@@ -10,9 +10,12 @@ mod demands;
 mod event;
 mod gpu;
 mod journal;
+mod limits;
 mod mps;
+mod names;
 mod node;
 mod nodes;
+mod requirement;
 mod room;
 
 use std::collections::BTreeMap;
@@ -23,7 +26,9 @@ pub use demands::{Demands, Entry, Wanted};
 pub use event::{Event, Refused};
 pub use gpu::{Gpu, GpuFault, Holder, Layout, Mig, Partition};
 pub use journal::Journal;
+pub(crate) use limits::{Barrier, Marks};
 pub use mps::{Made, Slice, Slices};
+pub(crate) use names::Names;
 pub use node::{Node, Shape};
 pub(crate) use room::recut;
 pub use room::{Change, Grant, Room, Use};
@@ -70,6 +75,7 @@ pub struct Cluster {
     pods: Vec<Option<Pod>>,
     models: Models,
     demands: Demands,
+    names: Names,
     mix: Vec<(DemandId, u32)>,
     mix_version: u64,
     journal: Journal,
@@ -110,7 +116,7 @@ impl Cluster {
             Event::Time(now_ms) => self.now_ms = self.now_ms.max(now_ms),
             Event::ModelSeen(model) => {
                 self.models.add(&model)?;
-                self.demands.resolve(&self.models);
+                self.demands.resolve(&self.models, &mut self.names);
                 // What a demand accepts may have changed, so may every ranking.
                 self.mix_version += 1;
                 self.journal.reset(self.nodes.len());
@@ -139,7 +145,8 @@ impl Cluster {
                 let whole = |source| Refused::Demand { whose: "the mix".into(), source };
                 let mix = mix.into_iter().map(|(demand, weight)| Ok((demand.validated().map_err(whole)?, weight)));
                 let mix = mix.collect::<Result<Vec<_>, Refused>>()?;
-                self.mix = mix.into_iter().map(|(demand, weight)| (self.demands.intern(&demand, &self.models), weight)).collect();
+                let intern = |(demand, weight)| (self.demands.intern(&demand, &self.models, &mut self.names), weight);
+                self.mix = mix.into_iter().map(intern).collect();
                 self.mix_version += 1;
             }
         }
@@ -198,6 +205,12 @@ impl Cluster {
     #[must_use]
     pub fn models(&self) -> &Models {
         &self.models
+    }
+
+    /// Words of nodes by number.
+    #[must_use]
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// All demands.

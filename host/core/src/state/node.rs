@@ -1,6 +1,6 @@
 //! One node and what is taken of it.
 
-use super::room::Room;
+use super::{Entry, limits::Marks, room::Room};
 use crate::model::{Demand, GpuAsk, MILLI, NodeSpec, PodId, ProfileName};
 
 /// A node that the scheduler may use.
@@ -19,6 +19,8 @@ pub struct Node {
     pub claims: Vec<PodId>,
     /// Pods on it that use GPUs, counted by the way they do, sorted.
     pub(crate) by_shape: Vec<(Shape, u32)>,
+    /// Its labels and taints, as demands look at them.
+    pub(crate) marks: Marks,
     /// Tells this node from an earlier one of the same number.
     pub(crate) incarnation: u64,
 }
@@ -56,8 +58,8 @@ impl Shape {
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, room: Room, incarnation: u64) -> Self {
-        Self { spec, room, later: Vec::new(), pods: Vec::new(), claims: Vec::new(), by_shape: Vec::new(), incarnation }
+    pub(super) fn new(spec: NodeSpec, room: Room, marks: Marks, incarnation: u64) -> Self {
+        Self { spec, room, later: Vec::new(), pods: Vec::new(), claims: Vec::new(), by_shape: Vec::new(), marks, incarnation }
     }
 
     /// Pods on the node that use GPUs.
@@ -78,6 +80,35 @@ impl Node {
     pub fn spare(&self) -> (u32, u32) {
         let least = |(cpu, memory): (u32, u32), later: &Room| (cpu.min(later.cpu_free), memory.min(later.memory_free));
         self.later.iter().fold((self.room.cpu_free, self.room.memory_free), least)
+    }
+
+    /// How many pods of a demand there is enough for of everything but GPUs.
+    pub(crate) fn copies_plain(&self, entry: &Entry) -> u32 {
+        std::iter::once(&self.room).chain(&self.later).map(|room| room.copies_plain(entry)).min().unwrap_or(0)
+    }
+
+    /// What it has of everything but GPUs when nobody uses it.
+    pub(crate) fn idle_plain(&self) -> Room {
+        Room {
+            cpu_free: self.spec.cpu_milli,
+            memory_free: self.spec.memory_mib,
+            owed: (0, 0),
+            gpus: Vec::new(),
+            stock: self.room.stock.idle(),
+        }
+    }
+
+    /// Whether a port that a demand takes is in use, now or later.
+    pub(crate) fn port_taken(&self, entry: &Entry) -> bool {
+        let mut rooms = std::iter::once(&self.room).chain(&self.later);
+        entry.limits.as_ref().is_some_and(|limits| rooms.any(|room| room.stock.conflicts(limits)))
+    }
+
+    /// The first of the other resources of which a demand asks for more than there is, now or later, with how much more.
+    pub(crate) fn short_of(&self, entry: &Entry) -> Option<(u32, u64)> {
+        let free = |resource| std::iter::once(&self.room).chain(&self.later).map(|room| room.stock.free(resource)).min().unwrap_or(0);
+        let amounts = entry.limits.as_ref()?.extra.iter();
+        amounts.map(|&(resource, amount)| (resource, amount.saturating_sub(free(resource)))).find(|short| short.1 > 0)
     }
 
     pub(crate) fn add_pod(&mut self, pod: PodId, shape: Option<&Shape>) {

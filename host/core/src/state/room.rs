@@ -1,12 +1,16 @@
 //! What a node has left, and how a grant changes it.
 
+mod stock;
+
 use serde::Serialize;
+pub(crate) use stock::Stock;
 
 use super::{
+    Entry,
     catalogue::Models,
     gpu::{Gpu, Holder, Layout},
 };
-use crate::model::{Cut, Demand, NodeSpec, Placement, PodId};
+use crate::model::{Cut, NodeSpec, Placement, PodId};
 
 /// What a pod uses of one GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -64,33 +68,39 @@ pub struct Room {
     pub(crate) owed: (u32, u32),
     /// Its GPUs, in the order of their indices.
     pub gpus: Vec<Gpu>,
+    /// Other resources, and ports.
+    pub(crate) stock: Stock,
 }
 
 impl Room {
-    /// What a node of `spec` with these GPUs has when no pod runs there.
-    pub(super) fn of(spec: &NodeSpec, gpus: Vec<Gpu>) -> Self {
-        Self { cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, owed: (0, 0), gpus }
+    /// What a node of `spec` with these GPUs and other resources has when no pod runs there.
+    pub(super) fn of(spec: &NodeSpec, extra: &[(u32, u64)], gpus: Vec<Gpu>) -> Self {
+        let mut stock = Stock::default();
+        stock.refill(extra);
+        Self { cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, owed: (0, 0), gpus, stock }
     }
 
     /// Gives a pod what `grant` says and returns what has to be done to GPUs before it can run.
     ///
     /// None if the grant does not fit; then the room is worthless, since a part of the grant may have been taken.
-    pub(crate) fn take(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) -> Option<Vec<(u8, Change)>> {
-        self.cpu_free = self.cpu_free.checked_sub(demand.cpu_milli)?;
-        self.memory_free = self.memory_free.checked_sub(demand.memory_mib)?;
+    pub(crate) fn take(&mut self, models: &Models, entry: &Entry, grant: &Grant, pod: PodId) -> Option<Vec<(u8, Change)>> {
+        self.take_plain(entry)?;
         self.take_gpus(models, grant, pod)
     }
 
     /// Books a pod that runs whether there is room or not: what the node does not have it owes, and what a pod uses of a GPU that is set aside
-    /// nobody can book. None, with nothing booked but cpu and memory, if the other GPUs cannot be used so.
-    pub(super) fn book(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) -> Option<()> {
+    /// nobody can book. None, with nothing booked but what is not GPU, if the other GPUs cannot be used so.
+    pub(super) fn book(&mut self, models: &Models, entry: &Entry, grant: &Grant, pod: PodId) -> Option<()> {
         let charge = |free: &mut u32, owed: &mut u32, asked: u32| {
             let paid = asked.min(*free);
             *free -= paid;
             *owed = owed.saturating_add(asked - paid);
         };
-        charge(&mut self.cpu_free, &mut self.owed.0, demand.cpu_milli);
-        charge(&mut self.memory_free, &mut self.owed.1, demand.memory_mib);
+        charge(&mut self.cpu_free, &mut self.owed.0, entry.demand.cpu_milli);
+        charge(&mut self.memory_free, &mut self.owed.1, entry.demand.memory_mib);
+        if let Some(limits) = &entry.limits {
+            self.stock.book(limits);
+        }
         self.book_gpus(models, grant, pod)
     }
 
@@ -115,10 +125,32 @@ impl Room {
         Some(changes)
     }
 
+    /// Takes everything but GPUs. None if it does not fit; then a part of it may have been taken.
+    pub(crate) fn take_plain(&mut self, entry: &Entry) -> Option<()> {
+        self.cpu_free = self.cpu_free.checked_sub(entry.demand.cpu_milli)?;
+        self.memory_free = self.memory_free.checked_sub(entry.demand.memory_mib)?;
+        entry.limits.as_ref().map_or(Some(()), |limits| self.stock.take(limits))
+    }
+
     /// Whether [`Room::take`] would succeed.
     #[must_use]
-    pub(crate) fn fits(&self, models: &Models, demand: &Demand, grant: &Grant) -> bool {
-        self.clone().take(models, demand, grant, PodId(u32::MAX)).is_some()
+    pub(crate) fn fits(&self, models: &Models, entry: &Entry, grant: &Grant) -> bool {
+        self.fits_plain(entry) && self.clone().take(models, entry, grant, PodId(u32::MAX)).is_some()
+    }
+
+    /// Whether there is enough of everything but GPUs.
+    #[must_use]
+    pub(crate) fn fits_plain(&self, entry: &Entry) -> bool {
+        self.cpu_free >= entry.demand.cpu_milli
+            && self.memory_free >= entry.demand.memory_mib
+            && entry.limits.as_ref().is_none_or(|limits| self.stock.holds(limits))
+    }
+
+    /// How many pods of a demand there is enough for of everything but GPUs; [`u32::MAX`] if it asks for nothing else.
+    pub(super) fn copies_plain(&self, entry: &Entry) -> u32 {
+        let by = |free: u32, each: u32| free.checked_div(each).unwrap_or(u32::MAX);
+        let plain = by(self.cpu_free, entry.demand.cpu_milli).min(by(self.memory_free, entry.demand.memory_mib));
+        entry.limits.as_ref().map_or(plain, |limits| plain.min(self.stock.copies(limits)))
     }
 
     /// Takes back what a pod uses of GPUs other than those just `found`, on which it has nothing yet.
@@ -139,15 +171,23 @@ impl Room {
         }
     }
 
-    /// Takes back what `grant` gave to a pod. Its partitions stay, warm.
-    pub(crate) fn give_back(&mut self, models: &Models, demand: &Demand, grant: &Grant, pod: PodId) {
+    /// Takes back everything but GPUs.
+    pub(crate) fn give_back_plain(&mut self, entry: &Entry) {
         let refund = |free: &mut u32, owed: &mut u32, amount: u32| {
             let repaid = amount.min(*owed);
             *owed -= repaid;
             *free += amount - repaid;
         };
-        refund(&mut self.cpu_free, &mut self.owed.0, demand.cpu_milli);
-        refund(&mut self.memory_free, &mut self.owed.1, demand.memory_mib);
+        refund(&mut self.cpu_free, &mut self.owed.0, entry.demand.cpu_milli);
+        refund(&mut self.memory_free, &mut self.owed.1, entry.demand.memory_mib);
+        if let Some(limits) = &entry.limits {
+            self.stock.give_back(limits);
+        }
+    }
+
+    /// Takes back what `grant` gave to a pod. Its partitions stay, warm.
+    pub(crate) fn give_back(&mut self, models: &Models, entry: &Entry, grant: &Grant, pod: PodId) {
+        self.give_back_plain(entry);
         for &(index, used) in &grant.0 {
             // Of a GPU that is set aside nothing was booked.
             if let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|gpu| gpu.fault.is_none()) {
