@@ -133,6 +133,9 @@ pub struct GpuSpec {
     /// The partitions that it has.
     #[serde(default)]
     pub found: Vec<Found>,
+    /// Why nothing may be placed on it, if so: it is unhealthy, or somebody uses it that nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
 }
 
 impl GpuSpec {

@@ -90,6 +90,9 @@ pub enum GpuFault {
     /// Kept for a pod: only ever seen by a pod that would have others go.
     #[error("it is kept for another pod")]
     Kept,
+    /// The outside says that it cannot be used.
+    #[error("it is set aside: {0}")]
+    Unusable(String),
     /// A partition of a kind that its cut does not have.
     #[error("it is cut by {0}, but has a partition of another kind; let the node's agent look again")]
     Kind(Cut),
@@ -184,6 +187,7 @@ impl Gpu {
             Layout::Mig(mig) => adopt(models, model, mig, &spec.found).err(),
             Layout::Mps(slices) => adopt_slices(slices, &spec.found).err(),
         };
+        gpu.fault = spec.unusable.clone().map(GpuFault::Unusable).or(gpu.fault);
         Some(gpu)
     }
 

@@ -112,7 +112,7 @@ fn entry_of(mut keys: Keys<'_, '_>, seen: &mut Seen, first: usize, gpus: &mut Ve
         }
         found.extend(part.found());
     }
-    gpus.extend(std::iter::repeat_n(GpuSpec { model: model.name.clone(), cut, uuid, found }, number as usize));
+    gpus.extend(std::iter::repeat_n(GpuSpec { model: model.name.clone(), cut, uuid, found, unusable: None }, number as usize));
     Ok(number)
 }
 
