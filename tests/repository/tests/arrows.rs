@@ -10,6 +10,7 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("partita", &["partita-core", "partita-policy", "partita-sim"]),
     ("partita-policy", &["partita-core", "partita-policies", "partita-sdk"]),
+    ("partita-kube", &["partita-core"]),
     ("partita-sim", &["partita-core"]),
     ("partita-core", &[]),
     ("partita-sdk", &[]),

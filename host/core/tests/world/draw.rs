@@ -66,10 +66,12 @@ fn found(model: &str, cut: Cut, raw: &[(u8, u8, bool)], sloppy: bool) -> Vec<Fou
 fn gpu() -> impl Strategy<Value = GpuSpec> {
     let raw = prop::collection::vec((0u8..16, 0u8..8, any::<bool>()), 0..4);
     let uuid = prop_oneof![6 => Just(String::new()), 1 => Just("GPU-a".to_owned()), 1 => Just("GPU-b".to_owned())];
-    (prop::sample::select(MODELS.to_vec()), 0usize..3, raw, prop::bool::weighted(0.1), uuid).prop_map(|(model, cut, raw, sloppy, uuid)| {
+    let unusable = prop_oneof![19 => Just(None), 1 => Just(Some("it fell off the bus".to_owned()))];
+    let parts = (prop::sample::select(MODELS.to_vec()), 0usize..3, raw, prop::bool::weighted(0.1), uuid, unusable);
+    parts.prop_map(|(model, cut, raw, sloppy, uuid, unusable)| {
         let cut = [Cut::Shares, Cut::Mig, Cut::Mps][cut];
         let cut = if cut == Cut::Mig && catalog::builtin(model).unwrap().grid.is_none() { Cut::Shares } else { cut };
-        GpuSpec { model: model.into(), cut, uuid, found: found(model, cut, &raw, sloppy), unusable: None }
+        GpuSpec { model: model.into(), cut, uuid, found: found(model, cut, &raw, sloppy), unusable }
     })
 }
 

@@ -59,7 +59,7 @@ impl Gpu {
     fn new(spec: &partita_core::model::GpuSpec) -> Self {
         let model = catalog::builtin(&spec.model).unwrap();
         let holder = |one: &Found| one.used.then_some(Holder::Unknown);
-        let mut faulty = false;
+        let mut faulty = spec.unusable.is_some();
         let has = match spec.cut {
             Cut::Shares => Has::Shares(Vec::new()),
             Cut::Mig => {
@@ -68,12 +68,12 @@ impl Gpu {
                 let known: Option<Vec<(Placement, Option<Holder>)>> =
                     spec.found.iter().map(|one| Some((Placement { profile: row(one)?, start: one.start }, holder(one)))).collect();
                 let places = known.unwrap_or_default();
-                faulty = places.len() < spec.found.len() || !legal(grid, &places.iter().map(|one| one.0).collect::<Vec<_>>());
+                faulty |= places.len() < spec.found.len() || !legal(grid, &places.iter().map(|one| one.0).collect::<Vec<_>>());
                 Has::Mig(places.into_iter().collect())
             }
             Cut::Mps => {
                 let shares: Vec<(u32, Option<Holder>)> = spec.found.iter().map(|one| (one.memory_mib, holder(one))).collect();
-                faulty = shares.iter().map(|one| one.0).sum::<u32>() > model.memory_mib - MPS_RESERVED_MIB;
+                faulty |= shares.iter().map(|one| one.0).sum::<u32>() > model.memory_mib - MPS_RESERVED_MIB;
                 Has::Mps(shares)
             }
         };

@@ -1,0 +1,185 @@
+//! Between [`GpuNode`](super::GpuNode) and what the core calls the same things.
+
+use partita_core::{
+    model::{Cut, Found, GpuModel, GpuSpec, PodId},
+    state::{Grant, Holder, Layout, Models, Node, Use},
+};
+use thiserror::Error;
+
+use super::{DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNodeStatus, PartitionState, PodRef};
+use crate::models;
+
+/// Why the report of a node's agent cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConvertError {
+    /// A gap, or one index twice.
+    #[error("GpuNode {node} reports {count} GPUs with the indices {indices}; they must be 0 to {}, each once: update the node's agent", .count - 1)]
+    Indices {
+        /// The node.
+        node: String,
+        /// GPUs reported.
+        count: usize,
+        /// Their indices.
+        indices: String,
+    },
+    /// A GPU without a name.
+    #[error("GpuNode {node} reports GPU {index} without a model; update the node's agent")]
+    NoModel {
+        /// The node.
+        node: String,
+        /// Index of the GPU.
+        index: u8,
+    },
+}
+
+/// The GPUs of a node, in the order of their indices, with the model of each.
+///
+/// `known` tells whether a user is a pod that the scheduler knows of, whose use it books itself.
+///
+/// # Errors
+/// If the report contradicts itself.
+pub fn gpus_of(node: &str, status: &GpuNodeStatus, known: &dyn Fn(&str) -> bool) -> Result<Vec<(GpuSpec, GpuModel)>, ConvertError> {
+    let mut sorted: Vec<&FoundGpu> = status.gpus.iter().collect();
+    sorted.sort_by_key(|gpu| gpu.index);
+    if sorted.iter().enumerate().any(|(row, gpu)| usize::from(gpu.index) != row) {
+        let indices = sorted.iter().map(|gpu| gpu.index.to_string()).collect::<Vec<_>>().join(", ");
+        return Err(ConvertError::Indices { node: node.into(), count: sorted.len(), indices });
+    }
+    if let Some(gpu) = sorted.iter().find(|gpu| gpu.model.trim().is_empty()) {
+        return Err(ConvertError::NoModel { node: node.into(), index: gpu.index });
+    }
+    Ok(sorted.into_iter().map(|gpu| (gpu_spec(gpu, known), model_of(gpu))).collect())
+}
+
+/// The model of a GPU.
+#[must_use]
+pub fn model_of(gpu: &FoundGpu) -> GpuModel {
+    models::describe(&gpu.model, gpu.memory_mib, gpu.grid.as_ref())
+}
+
+/// A GPU with what was found on it. It cannot be used while it is unhealthy, or while somebody uses it whole or in shares whom the
+/// scheduler does not know.
+#[must_use]
+pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(&str) -> bool) -> GpuSpec {
+    let stranger = gpu.users.iter().find(|user| !known(user));
+    let unusable = match (gpu.healthy, stranger) {
+        (false, _) if gpu.message.is_empty() => Some("its node reports it unhealthy".to_owned()),
+        (false, _) => Some(gpu.message.clone()),
+        (true, Some(user)) if gpu.cut == Cut::Shares => Some(format!("{user} uses it, which is no pod that the scheduler knows")),
+        _ => None,
+    };
+    let found = gpu.partitions.iter().filter_map(found_of).collect();
+    GpuSpec { model: model_of(gpu).name, cut: gpu.cut, uuid: gpu.uuid.clone(), found, unusable }
+}
+
+/// A partition that exists. One that is on its way out, or cannot be destroyed, counts as used, so that nobody is given it; one that could
+/// not be made is none.
+#[must_use]
+pub fn found_of(partition: &FoundPartition) -> Option<Found> {
+    let stuck = match partition.state {
+        PartitionState::Ready | PartitionState::Creating => false,
+        PartitionState::Destroying => true,
+        PartitionState::Failed if partition.uuid.is_empty() && partition.users.is_empty() => return None,
+        PartitionState::Failed => true,
+    };
+    Some(Found {
+        profile: partition.profile.clone(),
+        start: partition.start.unwrap_or(0),
+        memory_mib: partition.memory_mib.unwrap_or(0),
+        used: stuck || !partition.users.is_empty(),
+    })
+}
+
+/// The layout that a node shall have: what the core's books say of each GPU that has a UUID and is not set aside.
+///
+/// `pods` are those that use the node's GPUs, with what they use.
+pub fn desired<'a>(node: &Node, models: &Models, pods: impl Iterator<Item = (PodId, PodRef, &'a Grant)>) -> Vec<DesiredGpu> {
+    let pods: Vec<(PodId, PodRef, &Grant)> = pods.collect();
+    let who = |holder: Option<Holder>| match holder {
+        Some(Holder::Pod(id)) => pods.iter().find(|pod| pod.0 == id).map(|pod| pod.1.clone()),
+        Some(Holder::Unknown) | None => None,
+    };
+    let managed = (0u8..).zip(&node.room.gpus).zip(&node.spec.gpus).filter(|((_, gpu), spec)| gpu.fault.is_none() && !spec.uuid.is_empty());
+    managed
+        .map(|((index, gpu), spec)| {
+            let partitions = match (&gpu.layout, models.layouts(gpu.model), models.grid(gpu.model)) {
+                (Layout::Mig(mig), Some(layouts), Some(grid)) => mig
+                    .partitions(layouts)
+                    .map(|one| DesiredPartition {
+                        profile: Some(grid.profiles[usize::from(one.placement.profile)].name.clone()),
+                        start: Some(one.placement.start),
+                        pod: who(one.holder),
+                        ..DesiredPartition::default()
+                    })
+                    .collect(),
+                (Layout::Mps(slices), ..) => slices
+                    .all
+                    .iter()
+                    .map(|one| DesiredPartition { memory_mib: Some(one.memory_mib), pod: who(one.holder), ..DesiredPartition::default() })
+                    .collect(),
+                _ => shares(index, &pods),
+            };
+            DesiredGpu { uuid: spec.uuid.clone(), index, cut: gpu.cut(), partitions }
+        })
+        .collect()
+}
+
+/// Who has how much of a GPU that is whole or time-sliced.
+fn shares(index: u8, pods: &[(PodId, PodRef, &Grant)]) -> Vec<DesiredPartition> {
+    let of_pod = |(_, pod, grant): &(PodId, PodRef, &Grant)| {
+        let mine = grant.0.iter().find_map(|&(gpu, used)| if let Use::Share(milli) = used { (gpu == index).then_some(milli) } else { None });
+        mine.map(|milli| DesiredPartition { milli: Some(milli), pod: Some(pod.clone()), ..DesiredPartition::default() })
+    };
+    pods.iter().filter_map(of_pod).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use partita_core::model::catalog;
+
+    use super::*;
+
+    fn found(index: u8, cut: Cut) -> FoundGpu {
+        FoundGpu { uuid: format!("GPU-{index}"), index, model: "NVIDIA A30".into(), memory_mib: 24_576, cut, healthy: true, ..FoundGpu::default() }
+    }
+
+    #[test]
+    fn gpus_come_in_the_order_of_their_indices_or_not_at_all() {
+        let status = |indices: &[u8]| GpuNodeStatus { gpus: indices.iter().map(|&index| found(index, Cut::Mig)).collect(), ..GpuNodeStatus::default() };
+        let gpus = gpus_of("n", &status(&[1, 0]), &|_| true).unwrap();
+        assert_eq!(gpus.iter().map(|gpu| gpu.0.uuid.as_str()).collect::<Vec<_>>(), ["GPU-0", "GPU-1"]);
+        assert_eq!(gpus[0].1, catalog::builtin("A30").unwrap());
+        for wrong in [&[0u8, 2][..], &[1], &[0, 0]] {
+            let error = gpus_of("n", &status(wrong), &|_| true).unwrap_err().to_string();
+            assert!(error.contains("GpuNode n") && error.contains("each once"), "{error}");
+        }
+        let unnamed = GpuNodeStatus { gpus: vec![FoundGpu { model: " ".into(), ..found(0, Cut::Shares) }], ..GpuNodeStatus::default() };
+        assert_eq!(gpus_of("n", &unnamed, &|_| true), Err(ConvertError::NoModel { node: "n".into(), index: 0 }));
+        assert_eq!(gpus_of("n", &GpuNodeStatus::default(), &|_| true), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_gpu_that_somebody_unknown_uses_is_left_alone() {
+        let used = FoundGpu { users: vec!["ns/pod".into(), "pid:7".into()], ..found(0, Cut::Shares) };
+        assert_eq!(gpu_spec(&used, &|_| true).unusable, None);
+        let reason = gpu_spec(&used, &|user| user == "ns/pod").unusable.unwrap();
+        assert!(reason.contains("pid:7"), "{reason}");
+        let broken = FoundGpu { healthy: false, message: "Xid 79".into(), ..found(0, Cut::Mig) };
+        assert_eq!(gpu_spec(&broken, &|_| true).unusable.as_deref(), Some("Xid 79"));
+    }
+
+    #[test]
+    fn a_partition_is_free_only_if_it_is_there_to_be_used() {
+        let one = FoundPartition { profile: Some("1g.6gb".into()), start: Some(2), ..FoundPartition::default() };
+        let used = |state, users: &[&str], uuid: &str| {
+            let users = users.iter().map(ToString::to_string).collect();
+            found_of(&FoundPartition { state, users, uuid: uuid.into(), ..one.clone() }).map(|found| found.used)
+        };
+        assert_eq!(used(PartitionState::Ready, &[], "m"), Some(false));
+        assert_eq!(used(PartitionState::Creating, &[], ""), Some(false));
+        assert_eq!(used(PartitionState::Ready, &["a/b"], "m"), Some(true));
+        assert_eq!(used(PartitionState::Destroying, &[], "m"), Some(true));
+        assert_eq!(used(PartitionState::Failed, &[], "m"), Some(true));
+        assert_eq!(used(PartitionState::Failed, &[], ""), None);
+    }
+}
