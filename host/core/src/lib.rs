@@ -11,6 +11,7 @@
 //!
 //! - [`model`]: ids, GPU models and MIG grids, nodes, demands.
 //! - [`layout`]: the algebra of MIG layouts: what fits, where, and who would have to go or move.
+//! - [`mix`]: what to expect, from what was asked.
 //! - [`state`]: the cluster as events tell it. A bad event is refused with a reason and changes nothing.
 //! - [`queue`]: pods that wait, by priority, then age.
 //! - [`place`]: candidates, the cached ranking of nodes for each (revision, demand), the choice.
@@ -23,6 +24,7 @@ pub mod check;
 mod clear;
 pub mod explain;
 pub mod layout;
+pub mod mix;
 pub mod model;
 pub mod place;
 pub mod policy;

@@ -29,6 +29,9 @@ pub(crate) struct Cli {
     /// When to use colours.
     #[arg(long, value_enum, default_value_t = Color::Auto, global = true, value_name = "WHEN")]
     pub color: Color,
+    /// How to write the log, on standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, value_name = "FORMAT")]
+    pub log: LogFormat,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -42,6 +45,15 @@ pub(crate) enum Color {
     Always,
     /// Never.
     Never,
+}
+
+/// How to write the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line, for log collectors.
+    Json,
 }
 
 /// How to print a result.
@@ -62,6 +74,15 @@ pub(crate) enum Reuse {
     Free,
 }
 
+impl From<Reuse> for partita_core::Reuse {
+    fn from(reuse: Reuse) -> Self {
+        match reuse {
+            Reuse::First => Self::First,
+            Reuse::Free => Self::Free,
+        }
+    }
+}
+
 /// How an openb workload without an order of arrival is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Times {
@@ -75,7 +96,9 @@ pub(crate) enum Times {
 pub(crate) enum Command {
     /// Schedule a workload on a simulated cluster, under several policies side by side.
     Simulate(Simulate),
-    /// Play a small scenario with the real planner and tell what it did, why pods wait, and what is on every GPU.
+    /// Schedule the pods of a Kubernetes cluster that name it as their scheduler.
+    Scheduler(Scheduler),
+    /// Why a pod of a cluster waits; or play a small scenario with the real planner and tell what it did, and what is on every GPU.
     Explain(Explain),
     /// Write the sample cluster and workload that `simulate` runs by default.
     Sample(Sample),
@@ -173,10 +196,7 @@ pub(crate) struct PlannerArgs {
 impl PlannerArgs {
     /// How the planner decides, beside the policies.
     pub(crate) fn config(&self) -> Config {
-        let reuse = match self.reuse {
-            Reuse::First => partita_core::Reuse::First,
-            Reuse::Free => partita_core::Reuse::Free,
-        };
+        let reuse = self.reuse.into();
         Config { reuse, moves: self.moves, preempt: !self.no_preempt, ..Config::DEFAULT }
     }
 }
@@ -208,8 +228,93 @@ fn mixes() -> impl TypedValueParser<Value = &'static ChurnMix> {
     names.try_map(|name| ChurnMix::by_name(&name).ok_or("no such mix"))
 }
 
+const SCHEDULER_EXAMPLES: &str = "\
+Examples:
+  partita scheduler
+      In a cluster, or with KUBECONFIG: schedules pods with `schedulerName: partita`.
+  partita scheduler --dry-run
+      Decides on the live cluster and prints what it would do. Writes nothing, not even a lease.
+  partita scheduler --policy ./mine.wasm:key=value --listen 0.0.0.0:9090 --log json
+      By a policy of your own; metrics, health and reasons on port 9090.";
+
+/// Arguments of `partita scheduler`.
+#[derive(Debug, Args)]
+#[command(after_help = SCHEDULER_EXAMPLES)]
+pub(crate) struct Scheduler {
+    /// How to reach the cluster. [default: KUBECONFIG, ~/.kube/config, or the pod's own account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The `schedulerName` of the pods that it schedules.
+    #[arg(long, default_value = "partita", value_name = "NAME")]
+    pub name: String,
+    /// A bundled policy or a component file, with settings after a colon. [default: fragmentation]
+    #[arg(long, value_name = "NAME|FILE.wasm[:KEY=VALUE,...]")]
+    pub policy: Option<PolicySpec>,
+    /// Run a bundled policy as native code instead of WebAssembly.
+    #[arg(long)]
+    pub native: bool,
+    /// Decide and print what would be done, as lines or JSON, but write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where to serve /metrics, /livez, /readyz and /explain/NAMESPACE/POD.
+    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    pub listen: String,
+    /// Who this process is among its replicas. [default: host name and process id]
+    #[arg(long, value_name = "NAME")]
+    pub identity: Option<String>,
+    /// Act without a lease: only where nothing else of this name can run.
+    #[arg(long)]
+    pub no_lease: bool,
+    /// Namespace of the lease.
+    #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
+    pub lease_namespace: String,
+    /// Name of the lease.
+    #[arg(long, default_value = "partita-scheduler", value_name = "NAME")]
+    pub lease_name: String,
+    /// How long the lease lasts after a renewal, seconds. A paused leader stops writing after two thirds of it.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
+    pub lease_seconds: u64,
+    #[command(flatten)]
+    pub planner: LivePlannerArgs,
+    /// How to print what a dry run would do.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT", requires = "dry_run")]
+    pub output: Output,
+}
+
+/// Arguments that say how the planner of a live cluster decides.
+#[derive(Debug, Args)]
+pub(crate) struct LivePlannerArgs {
+    /// Whether warm partitions go before free slots, or the policy alone decides.
+    #[arg(long, value_enum, default_value_t = Reuse::First, value_name = "WHICH")]
+    pub reuse: Reuse,
+    /// Evict nobody: pods of higher priority wait until there is room.
+    #[arg(long)]
+    pub no_preempt: bool,
+    /// How long a pod waits before a place is kept free for it, seconds.
+    #[arg(long, default_value_t = Config::DEFAULT.patience_ms / 1000, value_name = "SECONDS")]
+    pub patience: u64,
+    /// How long a place is kept free for a pod, seconds.
+    #[arg(long, default_value_t = Config::DEFAULT.hold_ms / 1000, value_name = "SECONDS")]
+    pub hold: u64,
+    /// The most places that are kept free at a time; 0 keeps none.
+    #[arg(long, default_value_t = Config::DEFAULT.holds, value_name = "N")]
+    pub holds: u32,
+}
+
+impl LivePlannerArgs {
+    /// How the planner decides, beside the policies. Nobody is moved: a pod that is stopped is started again by its controller, as another
+    /// pod, and nothing keeps its new place for it.
+    pub(crate) fn config(&self) -> Config {
+        let reuse = self.reuse.into();
+        let (patience_ms, hold_ms) = (self.patience.saturating_mul(1000), self.hold.saturating_mul(1000));
+        Config { reuse, moves: 0, preempt: !self.no_preempt, patience_ms, hold_ms, holds: self.holds, ..Config::DEFAULT }
+    }
+}
+
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
+  partita explain pod train-0 -n team
+      Why the pod waits, or where it runs and on which partition.
   partita explain --scenario two-gpus.toml
       What happens to the pods of a scenario such as:
 
@@ -236,11 +341,13 @@ host/sim/FORMATS.md says what a scenario may hold: how GPUs are cut, disruption 
 
 /// Arguments of `partita explain`.
 #[derive(Debug, Args)]
-#[command(after_help = EXPLAIN_EXAMPLES)]
+#[command(after_help = EXPLAIN_EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Explain {
+    #[command(subcommand)]
+    pub what: Option<ExplainWhat>,
     /// The scenario.
-    #[arg(long, value_name = "FILE")]
-    pub scenario: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    pub scenario: Option<PathBuf>,
     /// A bundled policy or a component file, with settings after a colon. [default: the one that the scenario names, else
     /// fragmentation]
     #[arg(long, value_name = "NAME|FILE.wasm[:KEY=VALUE,...]")]
@@ -251,6 +358,29 @@ pub(crate) struct Explain {
     /// How to print what happens.
     #[arg(short, long, value_enum, default_value_t = Telling::Text, value_name = "FORMAT")]
     pub output: Telling,
+}
+
+/// What of a live cluster is explained.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainWhat {
+    /// Why a pod waits, or where it runs and on which partition.
+    Pod(ExplainPod),
+}
+
+/// Arguments of `partita explain pod`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainPod {
+    /// Its name, or NAMESPACE/NAME.
+    pub pod: String,
+    /// Its namespace. [default: that of the kubeconfig's context]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// How to reach the cluster. [default: KUBECONFIG, ~/.kube/config, or the pod's own account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How to print the answer.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    pub output: Output,
 }
 
 /// How to print what happens.

@@ -18,12 +18,12 @@ const WRONG_INPUT: u8 = 2;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Explain) -> Result<ExitCode> {
-    let path = &arguments.scenario;
+    let Some(path) = &arguments.scenario else { anyhow::bail!("name a scenario with --scenario") };
     let scenario = match Scenario::load(path) {
         Ok(scenario) => scenario,
         Err(error) => return Ok(wrong(&error.into())),
     };
-    let spec = match policy(arguments, &scenario) {
+    let spec = match policy(arguments, path, &scenario) {
         Ok(spec) => spec,
         Err(error) => return Ok(wrong(&error)),
     };
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Explain) -> Result<ExitCode> {
 }
 
 /// The policy of the command line, else that of the scenario, whose files are named from its own folder.
-fn policy(arguments: &Explain, scenario: &Scenario) -> Result<PolicySpec> {
+fn policy(arguments: &Explain, path: &Path, scenario: &Scenario) -> Result<PolicySpec> {
     if let Some(spec) = &arguments.policy {
         return Ok(spec.clone());
     }
@@ -48,7 +48,7 @@ fn policy(arguments: &Explain, scenario: &Scenario) -> Result<PolicySpec> {
     let place = || format!("{}:{line}: policy", scenario.file);
     let mut spec: PolicySpec = text.parse().map_err(anyhow::Error::msg).with_context(place)?;
     if let Source::File(file) = &mut spec.source {
-        *file = arguments.scenario.parent().unwrap_or(Path::new("")).join(&*file);
+        *file = path.parent().unwrap_or(Path::new("")).join(&*file);
     }
     Ok(spec)
 }

@@ -3,9 +3,11 @@
 mod args;
 mod churn;
 mod explain;
+mod explain_pod;
 mod output;
 mod policy;
 mod sample;
+mod scheduler;
 mod simulate;
 mod spec;
 
@@ -18,7 +20,7 @@ use anyhow::Result;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Color, Command};
+use crate::args::{Cli, Color, Command, ExplainWhat, LogFormat};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
         // Before anything else is set up: this process reads hostile bytes under limits and does nothing more.
         return partita_policy::compile_main();
     }
-    log(cli.verbose);
+    log(cli.verbose, cli.log);
     output::colors(cli.color != Color::Never && (cli.color == Color::Always || output::terminal_wants_color()));
     match run(cli.command) {
         Ok(code) => code,
@@ -41,7 +43,11 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Simulate(arguments) => simulate::run(&arguments),
-        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Scheduler(arguments) => scheduler::run(&arguments),
+        Command::Explain(arguments) => match &arguments.what {
+            Some(ExplainWhat::Pod(pod)) => explain_pod::run(pod),
+            None => explain::run(&arguments),
+        },
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Policy(command) => policy::run(command),
         Command::Compile => unreachable!("handled before anything else"),
@@ -49,10 +55,14 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 /// Logs to standard error. `PARTITA_LOG` takes the place of `-v`, in the syntax of tracing's `EnvFilter`.
-fn log(verbose: u8) {
+fn log(verbose: u8, format: LogFormat) {
     let level = ["warn", "info", "debug"].get(usize::from(verbose)).unwrap_or(&"trace");
     let filter = EnvFilter::try_from_env("PARTITA_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
 }
 
 /// The reader of our output went away, as `head` does: nothing is wrong.

@@ -78,6 +78,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(&serde_json::to_string_pretty(value)?)
 }
 
+/// Prints a value as JSON on one line.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<()> {
+    line(&serde_json::to_string(value)?)
+}
+
 /// Prints an error and its causes in one line to standard error.
 pub(crate) fn error(error: &anyhow::Error) {
     // Nothing can be done if even that fails.

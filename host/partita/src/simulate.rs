@@ -112,6 +112,17 @@ impl Chain {
         Contender { name: self.label.clone(), chain }
     }
 
+    /// The policy and its fallbacks, each by itself.
+    pub(crate) fn into_links(self) -> Vec<Box<dyn Partitioner + Send>> {
+        let policy: Box<dyn Partitioner + Send> = match self.policy {
+            Form::Component(policy) => policy,
+            Form::Native(policy) => policy,
+        };
+        let mut links = vec![policy];
+        links.extend(self.fallbacks.into_iter().map(|policy| -> Box<dyn Partitioner + Send> { Box::new(policy) }));
+        links
+    }
+
     pub(crate) fn counted(&self) -> Counted<'_> {
         let (form, stats) = match &self.policy {
             Form::Component(policy) => ("component", policy.stats()),

@@ -37,7 +37,7 @@ mod error;
 mod ledger;
 mod load;
 pub mod metrics;
-pub mod mix;
+pub use partita_core::mix;
 mod models;
 pub mod openb;
 mod random;

@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn every_way_to_ask() {
         let floor = |memory_mib, compute, isolation| GpuAsk::Floor { memory_mib, compute, isolation };
-        let mig = |parts: &[(&str, u32)]| GpuAsk::Mig { partitions: parts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect() };
+        let mig =
+            |parts: &[(&str, u32)]| GpuAsk::Mig { partitions: parts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect() };
         let cases: [(&[(&str, &str)], &[(&str, &str)], GpuAsk); 11] = [
             (&[("cpu", "1")], &[], GpuAsk::None),
             (&[("nvidia.com/gpu", "2")], &[], GpuAsk::whole(2)),

@@ -1,11 +1,11 @@
 //! What to expect: the mix of demands that a workload consists of.
 //!
 //! The rule is that of FGD (USENIX ATC'23, "Beware of Fragmentation"): the most frequent pod types until they cover 95 % of the pods. A
-//! type is (cpu, GPU share, count, models); memory is not part of it, so the demands of a mix ask for none.
+//! type is (cpu, GPU share, count, models); memory is not part of it, so the demands of a mix ask for none, nor for anything else.
 
 use std::collections::BTreeMap;
 
-use partita_core::model::{Demand, GpuAsk};
+use crate::model::{Demand, GpuAsk};
 
 /// Hundredths of the pods that the mix covers.
 const COVERED: u64 = 95;
@@ -43,7 +43,10 @@ pub fn expected<'a>(pods: impl Iterator<Item = (&'a Demand, &'a str)>) -> Mix {
             break;
         }
         covered += u64::from(count);
-        mix.push((Demand { memory_mib: 0, ..demand.clone() }, count));
+        mix.push((
+            Demand { cpu_milli: demand.cpu_milli, gpu: demand.gpu.clone(), models: demand.models.clone(), ..Demand::default() },
+            count,
+        ));
     }
     mix
 }

@@ -1,0 +1,322 @@
+//! What the scheduler wants done, done: calls to the API server, each behind the fence, each with an end.
+//!
+//! The client must not repeat requests by itself (`Config::default_retry` off): a binding that is repeated for minutes while the pod is bound
+//! elsewhere is worse than one that fails. What became of a request without an answer is looked up before anything else is said of it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+    core::Status,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc::Sender};
+
+use crate::{
+    crd::{GpuNode, GpuNodeSpec},
+    fault, grant,
+    lease::Fence,
+    scheduler::{
+        Metrics,
+        effect::{Done, Effect, Outcome, PodName, VolumeChoice},
+    },
+};
+
+/// Calls under way at most, of those that pods wait for: API servers allow a few hundred by default.
+const CALLS_MAX: usize = 256;
+/// Calls under way at most, of those that only say something.
+const WORDS_MAX: usize = 16;
+/// Words that wait to be said at most; beyond it they are left unsaid, since the next ones say more.
+const UNSAID_MAX: usize = 4_096;
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(10);
+/// How often a call without an answer is tried.
+const TRIES: u32 = 4;
+/// The longest note of an event that the API server takes.
+const NOTE_MAX: usize = 1_024;
+/// Our name as a writer of fields.
+const MANAGER: &str = "partita-scheduler";
+
+/// Does what the scheduler wants.
+#[derive(Clone)]
+pub struct Hands {
+    client: Client,
+    fence: Fence,
+    calls: Arc<Semaphore>,
+    words: Arc<Semaphore>,
+    unsaid: Arc<Semaphore>,
+    recorder: Recorder,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Hands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hands").field("fence", &self.fence).finish_non_exhaustive()
+    }
+}
+
+impl Hands {
+    /// Hands that write with `client` while `fence` is open, in the name of `identity`.
+    #[must_use]
+    pub fn new(client: Client, fence: Fence, identity: &str, metrics: Metrics) -> Self {
+        let reporter = Reporter { controller: "partita.dev/scheduler".into(), instance: Some(identity.into()) };
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, fence, calls: semaphore(CALLS_MAX), words: semaphore(WORDS_MAX), unsaid: semaphore(UNSAID_MAX), recorder, metrics }
+    }
+
+    /// Begins to do `effect`; how it went comes to `inbox`.
+    pub fn start<T: From<Done> + Send + 'static>(&self, effect: Effect, inbox: Sender<T>) {
+        let hands = self.clone();
+        tokio::spawn(async move {
+            let says = matches!(effect, Effect::Explain { .. } | Effect::Nominate { .. });
+            let limit = if says { &hands.words } else { &hands.calls };
+            let Ok(_permit) = limit.acquire().await else { return };
+            let started = std::time::Instant::now();
+            let kind = kind(&effect);
+            let (done, note) = hands.act(effect).await;
+            hands.metrics.called(kind, started.elapsed().as_secs_f64());
+            // The scheduler is gone: so is whoever would want to know.
+            let told = inbox.send(done.into()).await;
+            drop(_permit);
+            if let (Ok(()), Some(note)) = (told, note) {
+                hands.note(note).await;
+            }
+        });
+    }
+
+    async fn act(&self, effect: Effect) -> (Done, Option<Note>) {
+        match effect {
+            Effect::Layout { node, spec } => {
+                let generation = spec.generation;
+                let outcome = self.layout(&node, &spec).await;
+                (Done::Layout { node, generation, outcome }, None)
+            }
+            Effect::Volumes { pod, choices } => {
+                let outcome = self.volumes(&pod, &choices).await;
+                (Done::Volumes { pod, outcome }, None)
+            }
+            Effect::Bind { pod, node, grant } => {
+                let outcome = self.bind(&pod, &node, grant.as_deref()).await;
+                let bound = || {
+                    Note::new(&pod, EventType::Normal, "Scheduled", "Binding", format!("assigned {}/{} to {node}", pod.namespace, pod.name))
+                };
+                let note = (outcome == Outcome::Done).then(bound);
+                (Done::Bind { pod, node, outcome }, note)
+            }
+            Effect::Evict { pod, by } => {
+                let outcome = self.evict(&pod).await;
+                let note = (outcome == Outcome::Done)
+                    .then(|| Note::new(&pod, EventType::Normal, "Preempted", "Preempting", format!("stopped to make room for {by}")));
+                (Done::Evict { pod, outcome }, note)
+            }
+            Effect::Nominate { pod, node } => {
+                let outcome = self.patch_status(&pod, json!({ "nominatedNodeName": node })).await;
+                (Done::Told { pod, outcome }, None)
+            }
+            Effect::Explain { pod, message } => {
+                let condition = json!({
+                    "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+                    "lastTransitionTime": k8s_openapi::jiff::Timestamp::now().to_string().split('.').next().map(|time| format!("{}Z", time.trim_end_matches('Z'))),
+                });
+                let outcome = self.patch_status(&pod, json!({ "conditions": [condition] })).await;
+                let note =
+                    (outcome == Outcome::Done).then(|| Note::new(&pod, EventType::Warning, "FailedScheduling", "Scheduling", message));
+                (Done::Told { pod, outcome }, note)
+            }
+        }
+    }
+
+    /// Calls, behind the fence and with an end. A call without an answer is repeated, which all of ours bear.
+    async fn call<'a, T>(&self, call: impl Fn() -> BoxFuture<'a, Result<T, kube::Error>> + Send + Sync) -> Result<T, Outcome> {
+        let mut outcome = Outcome::Fenced;
+        for attempt in 0..TRIES {
+            if self.fence.check().is_none() {
+                return Err(Outcome::Fenced);
+            }
+            match tokio::time::timeout(CALL, call()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => outcome = classify(&error),
+                Err(_) => outcome = Outcome::Unknown(format!("the API server gave no answer within {} s", CALL.as_secs())),
+            }
+            if !matches!(outcome, Outcome::Unknown(_)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+        }
+        Err(outcome)
+    }
+
+    async fn layout(&self, node: &str, spec: &GpuNodeSpec) -> Outcome {
+        fault::point("layout.before");
+        let nodes: Api<GpuNode> = Api::all(self.client.clone());
+        let wish =
+            Patch::Apply(json!({ "apiVersion": "partita.dev/v1alpha1", "kind": "GpuNode", "metadata": { "name": node }, "spec": spec }));
+        let how = PatchParams::apply(MANAGER).force();
+        let written = self.call(|| nodes.patch(node, &how, &wish).boxed()).await;
+        fault::point("layout.after");
+        written.map_or_else(|outcome| outcome, |_| Outcome::Done)
+    }
+
+    async fn bind(&self, pod: &PodName, node: &str, grant: Option<&str>) -> Outcome {
+        fault::point("bind.before");
+        let pods = self.pods(pod);
+        let annotations = grant.map(|grant| json!({ grant::ANNOTATION: grant }));
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": { "name": pod.name, "namespace": pod.namespace, "uid": pod.uid, "annotations": annotations },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+        });
+        let how = PostParams::default();
+        let bound = self.call(|| pods.create_subresource::<Value, Value>("binding", &pod.name, &how, &binding).boxed()).await;
+        fault::point("bind.after");
+        match bound {
+            Ok(_) => Outcome::Done,
+            Err(outcome @ (Outcome::Conflict(_) | Outcome::Unknown(_))) => self.is_bound(pod, node).await.unwrap_or(outcome),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// What became of a binding; none if nothing did, or nobody can say.
+    async fn is_bound(&self, pod: &PodName, node: &str) -> Option<Outcome> {
+        let pods = self.pods(pod);
+        let known = self.call(|| pods.get_opt(&pod.name).boxed()).await.ok()?;
+        let Some(known) = known.filter(|known| known.metadata.uid.as_deref() == Some(&pod.uid)) else { return Some(Outcome::Gone) };
+        let on = known.spec.and_then(|spec| spec.node_name)?;
+        Some(if on == node { Outcome::Done } else { Outcome::Conflict(format!("it was bound to {on} by somebody else")) })
+    }
+
+    async fn evict(&self, pod: &PodName) -> Outcome {
+        fault::point("evict.before");
+        let pods = self.pods(pod);
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": { "name": pod.name, "namespace": pod.namespace },
+            "deleteOptions": { "preconditions": { "uid": pod.uid } },
+        });
+        let how = PostParams::default();
+        let evicted = self.call(|| {
+            let call = pods.create_subresource::<Value, Value>("eviction", &pod.name, &how, &eviction);
+            // 429 is not too many requests here, but a disruption budget.
+            let blocked = |answer| match answer {
+                Err(kube::Error::Api(error)) if error.code == 429 => Ok(Some(error.message.clone())),
+                other => other.map(|_: Value| None),
+            };
+            call.map(blocked).boxed()
+        });
+        match evicted.await {
+            Ok(None) => Outcome::Done,
+            Ok(Some(message)) => Outcome::Conflict(message),
+            // The precondition: another pod has the name now.
+            Err(Outcome::Conflict(_)) => Outcome::Gone,
+            Err(outcome) => outcome,
+        }
+    }
+
+    async fn volumes(&self, pod: &PodName, choices: &[VolumeChoice]) -> Outcome {
+        fault::point("volumes.before");
+        for choice in choices {
+            let how = PatchParams::default();
+            let done = match choice {
+                VolumeChoice::Provision { claim, node } => {
+                    let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &pod.namespace);
+                    let patch = Patch::Merge(json!({ "metadata": { "annotations": { "volume.kubernetes.io/selected-node": node } } }));
+                    self.call(|| claims.patch(claim, &how, &patch).map_ok(drop).boxed()).await
+                }
+                VolumeChoice::Take { claim, uid, volume } => {
+                    let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+                    let reference = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": pod.namespace, "name": claim, "uid": uid });
+                    let patch = Patch::Merge(json!({
+                        "metadata": { "annotations": { "pv.kubernetes.io/bound-by-controller": "yes" } },
+                        "spec": { "claimRef": reference },
+                    }));
+                    self.call(|| volumes.patch(volume, &how, &patch).map_ok(drop).boxed()).await
+                }
+            };
+            if let Err(outcome) = done {
+                return outcome;
+            }
+        }
+        Outcome::Done
+    }
+
+    async fn patch_status(&self, pod: &PodName, status: Value) -> Outcome {
+        let pods = self.pods(pod);
+        // The uid makes the API server refuse it for another pod of that name.
+        let patch = Patch::Strategic(json!({ "metadata": { "uid": pod.uid }, "status": status }));
+        let how = PatchParams::default();
+        let patched = self.call(|| pods.patch_status(&pod.name, &how, &patch).boxed()).await;
+        patched.map_or_else(|outcome| outcome, |_| Outcome::Done)
+    }
+
+    /// Leaves an event about a pod, unless too many wait.
+    async fn note(&self, note: Note) {
+        let Ok(_waits) = self.unsaid.try_acquire() else { return };
+        let Ok(_permit) = self.words.acquire().await else { return };
+        if self.fence.check().is_none() {
+            return;
+        }
+        if let Ok(Err(error)) = tokio::time::timeout(CALL, self.recorder.publish(&note.event, &note.about)).await {
+            tracing::debug!("an event was not left: {error}");
+        }
+    }
+
+    fn pods(&self, pod: &PodName) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace)
+    }
+}
+
+/// An event to leave.
+struct Note {
+    about: ObjectReference,
+    event: Event,
+}
+
+impl Note {
+    fn new(pod: &PodName, kind: EventType, reason: &str, action: &str, note: String) -> Self {
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(pod.namespace.clone()),
+            name: Some(pod.name.clone()),
+            uid: Some(pod.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let mut note = note;
+        if note.len() > NOTE_MAX {
+            let end = (0..=NOTE_MAX - 4).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
+            note.truncate(end);
+            note.push_str(" …");
+        }
+        Self { about, event: Event { type_: kind, reason: reason.into(), note: Some(note), action: action.into(), secondary: None } }
+    }
+}
+
+fn kind(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Layout { .. } => "layout",
+        Effect::Volumes { .. } => "volumes",
+        Effect::Bind { .. } => "bind",
+        Effect::Evict { .. } => "evict",
+        Effect::Nominate { .. } => "nominate",
+        Effect::Explain { .. } => "explain",
+    }
+}
+
+/// What an error says of what was done.
+fn classify(error: &kube::Error) -> Outcome {
+    let words = |status: &Status| format!("the API server answered {}: {}", status.code, status.message);
+    match error {
+        kube::Error::Api(status) => match status.code {
+            404 => Outcome::Gone,
+            409 => Outcome::Conflict(words(status)),
+            429 | 500..=599 => Outcome::Unknown(words(status)),
+            _ => Outcome::Refused(words(status)),
+        },
+        other => Outcome::Unknown(format!("the API server could not be reached: {other}")),
+    }
+}

@@ -1,0 +1,217 @@
+//! The loop: everything seen and done is told to the brain in batches, and what it wants goes to the hands.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kube::Client;
+use partita_core::policy::Partitioner;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    hands::Hands,
+    lease::{self, Fence},
+    scheduler::{
+        Metrics, Scheduler,
+        effect::{Done, Effect, Outcome},
+    },
+    watch::{self as watches, Health, INBOX_MAX, Seen},
+};
+
+/// What is taken in before the next round at most: a round decides on all that is known, so more would only delay it.
+const EVENTS_PER_ROUND: usize = 1_024;
+/// The loop turns at least this often, so that a stuck one can be told from an idle one.
+const BEAT: Duration = Duration::from_secs(1);
+/// A loop that has not turned for so long is stuck: a round takes milliseconds, and a policy that hangs is stopped after a second.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// What comes to the loop.
+#[derive(Debug)]
+pub enum Message {
+    /// From a watch.
+    Seen(Seen),
+    /// From the hands.
+    Done(Done),
+}
+
+impl From<Seen> for Message {
+    fn from(seen: Seen) -> Self {
+        Self::Seen(seen)
+    }
+}
+
+impl From<Done> for Message {
+    fn from(done: Done) -> Self {
+        Self::Done(done)
+    }
+}
+
+/// A scheduler at work, to look at from elsewhere.
+pub struct Shared {
+    brain: Mutex<Scheduler>,
+    started: Instant,
+    /// When the loop turned last, milliseconds after the start.
+    beat_ms: AtomicU64,
+    health: Mutex<Option<Arc<Health>>>,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A scheduler that has not begun.
+    #[must_use]
+    pub fn new(brain: Scheduler, metrics: Metrics) -> Self {
+        Self { brain: Mutex::new(brain), started: Instant::now(), beat_ms: AtomicU64::new(0), health: Mutex::default(), metrics }
+    }
+
+    /// The brain, for a look.
+    pub fn brain(&self) -> MutexGuard<'_, Scheduler> {
+        self.brain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the loop turns.
+    ///
+    /// # Errors
+    /// Since when it does not.
+    pub fn live(&self) -> Result<(), String> {
+        let still = self.now_ms().saturating_sub(self.beat_ms.load(Ordering::Relaxed));
+        if still < STUCK.as_millis() as u64 { Ok(()) } else { Err(format!("the scheduler's loop has not turned for {} s", still / 1000)) }
+    }
+
+    /// Whether the scheduler knows the cluster well enough to decide.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        health.ok_or("the watches have not begun").map_err(str::to_owned)?.check()?;
+        if self.brain().is_complete() { Ok(()) } else { Err("what was listed is not taken in yet".into()) }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// How the loop goes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who this process is among its replicas.
+    pub identity: String,
+    /// The lease that it must hold to act; none to act alone.
+    pub lease: Option<lease::Config>,
+    /// Decide and report, but write nothing.
+    pub dry_run: bool,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop.
+    Stopped,
+    /// Another process may lead now. This one must end: what it assumed is worth nothing any more.
+    LostLease,
+}
+
+/// Schedules until told to stop, or until the lease is lost. `report` learns of every effect of a dry run.
+///
+/// `client` must not repeat requests by itself: see [`Hands`].
+pub async fn run(
+    client: Client,
+    options: &Options,
+    shared: &Shared,
+    mut policies: Vec<Box<dyn Partitioner + Send>>,
+    report: &mut (dyn FnMut(&Effect) + Send),
+    mut stop: watch::Receiver<bool>,
+) -> End {
+    let (sender, mut inbox) = mpsc::channel::<Message>(INBOX_MAX);
+    let health = watches::start(&client, &sender);
+    *shared.health.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
+    let (fence, mut term) = run_for_lease(&client, options, &stop);
+    let hands = Hands::new(client, fence, &options.identity, shared.metrics.clone());
+    let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
+    let mut leads = false;
+    let end = loop {
+        let wakes = shared.brain().wakes_in_ms().map_or(BEAT, |ms| Duration::from_millis(ms).min(BEAT));
+        tokio::select! {
+            _ = inbox.recv_many(&mut batch, EVENTS_PER_ROUND) => {}
+            () = tokio::time::sleep(wakes) => {}
+            _ = term.changed() => {}
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => break End::Stopped,
+        }
+        let now_ms = shared.now_ms();
+        let held = *term.borrow_and_update();
+        let effects = {
+            let mut brain = shared.brain();
+            match held {
+                Some(term) if !leads => {
+                    leads = true;
+                    brain.lead(term);
+                }
+                None if leads => break End::LostLease,
+                _ => {}
+            }
+            for message in batch.drain(..) {
+                match message {
+                    Message::Seen(seen) => brain.see(now_ms, seen),
+                    Message::Done(done) => brain.done(now_ms, done),
+                }
+            }
+            let mut chain: Vec<&mut dyn Partitioner> = policies.iter_mut().map(|policy| &mut **policy as &mut dyn Partitioner).collect();
+            let started = Instant::now();
+            let effects = brain.turn(now_ms, &mut chain);
+            shared.metrics.round_took(started.elapsed().as_secs_f64());
+            effects
+        };
+        for effect in effects {
+            if options.dry_run {
+                report(&effect);
+                shared.brain().done(now_ms, imagined(effect));
+            } else {
+                hands.start(effect, sender.clone());
+            }
+        }
+        shared.beat_ms.store(now_ms, Ordering::Relaxed);
+    };
+    if end == End::Stopped && options.lease.is_some() {
+        // The lease is given up by its own task; wait for that, so that the next leader need not.
+        let _ = tokio::time::timeout(BEAT * 5, term.wait_for(Option::is_none)).await;
+    }
+    end
+}
+
+/// Begins to run for the lease; without one, leads from the start.
+fn run_for_lease(client: &Client, options: &Options, stop: &watch::Receiver<bool>) -> (Fence, watch::Receiver<Option<i64>>) {
+    let Some(config) = options.lease.clone() else {
+        let (sender, term) = watch::channel(Some(0));
+        // Nobody ever changes it; the sender lives as long as the process.
+        std::mem::forget(sender);
+        return (Fence::open(), term);
+    };
+    let fence = Fence::closed();
+    let (sender, term) = watch::channel(None);
+    tokio::spawn(lease::run(client.clone(), config, fence.clone(), sender, stop.clone()));
+    (fence, term)
+}
+
+/// How an effect of a dry run went: as wished.
+fn imagined(effect: Effect) -> Done {
+    let outcome = Outcome::Done;
+    match effect {
+        Effect::Layout { node, spec } => Done::Layout { node, generation: spec.generation, outcome },
+        Effect::Volumes { pod, .. } => Done::Volumes { pod, outcome },
+        Effect::Bind { pod, node, .. } => Done::Bind { pod, node, outcome },
+        Effect::Evict { pod, .. } => Done::Evict { pod, outcome },
+        Effect::Nominate { pod, .. } | Effect::Explain { pod, .. } => Done::Told { pod, outcome },
+    }
+}
