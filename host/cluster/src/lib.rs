@@ -4,3 +4,4 @@ pub mod crd;
 pub mod models;
 pub mod objects;
 pub mod quantity;
+pub mod translate;

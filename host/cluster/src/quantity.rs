@@ -181,7 +181,8 @@ fn value(whole: &str, part: &str) -> Option<i128> {
 
 /// `whole.part` × 10^power, rounded up.
 fn decimal(whole: &str, part: &str, power: i32) -> Option<i128> {
-    let shift = power.saturating_sub(part.len() as i32);
+    // Texts have at most 64 characters.
+    let shift = power.saturating_sub(i32::try_from(part.len()).unwrap_or(i32::MAX));
     if let Ok(up) = u32::try_from(shift) {
         return if up > EXPONENT_MAX { None } else { value(whole, part)?.checked_mul(10i128.pow(up)) };
     }
@@ -279,7 +280,10 @@ mod tests {
         }
         let long = "1".repeat(LENGTH_MAX + 1);
         assert_eq!(Quantity::parse(&long), Err(QuantityError::Form("1".repeat(LENGTH_MAX))));
-        assert_eq!(Quantity::parse("9E").unwrap().milli(Round::Up), Some(9_000_000_000_000_000_000_000u128).and_then(|n| n.try_into().ok()));
+        assert_eq!(
+            Quantity::parse("9E").unwrap().milli(Round::Up),
+            Some(9_000_000_000_000_000_000_000u128).and_then(|n| n.try_into().ok())
+        );
     }
 
     proptest! {

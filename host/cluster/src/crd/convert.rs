@@ -78,9 +78,8 @@ pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(&str) -> bool) -> GpuSpec {
 pub fn found_of(partition: &FoundPartition) -> Option<Found> {
     let stuck = match partition.state {
         PartitionState::Ready | PartitionState::Creating => false,
-        PartitionState::Destroying => true,
         PartitionState::Failed if partition.uuid.is_empty() && partition.users.is_empty() => return None,
-        PartitionState::Failed => true,
+        PartitionState::Destroying | PartitionState::Failed => true,
     };
     Some(Found {
         profile: partition.profile.clone(),
@@ -127,7 +126,8 @@ pub fn desired<'a>(node: &Node, models: &Models, pods: impl Iterator<Item = (Pod
 /// Who has how much of a GPU that is whole or time-sliced.
 fn shares(index: u8, pods: &[(PodId, PodRef, &Grant)]) -> Vec<DesiredPartition> {
     let of_pod = |(_, pod, grant): &(PodId, PodRef, &Grant)| {
-        let mine = grant.0.iter().find_map(|&(gpu, used)| if let Use::Share(milli) = used { (gpu == index).then_some(milli) } else { None });
+        let mine =
+            grant.0.iter().find_map(|&(gpu, used)| if let Use::Share(milli) = used { (gpu == index).then_some(milli) } else { None });
         mine.map(|milli| DesiredPartition { milli: Some(milli), pod: Some(pod.clone()), ..DesiredPartition::default() })
     };
     pods.iter().filter_map(of_pod).collect()
@@ -140,12 +140,23 @@ mod tests {
     use super::*;
 
     fn found(index: u8, cut: Cut) -> FoundGpu {
-        FoundGpu { uuid: format!("GPU-{index}"), index, model: "NVIDIA A30".into(), memory_mib: 24_576, cut, healthy: true, ..FoundGpu::default() }
+        FoundGpu {
+            uuid: format!("GPU-{index}"),
+            index,
+            model: "NVIDIA A30".into(),
+            memory_mib: 24_576,
+            cut,
+            healthy: true,
+            ..FoundGpu::default()
+        }
     }
 
     #[test]
     fn gpus_come_in_the_order_of_their_indices_or_not_at_all() {
-        let status = |indices: &[u8]| GpuNodeStatus { gpus: indices.iter().map(|&index| found(index, Cut::Mig)).collect(), ..GpuNodeStatus::default() };
+        let status = |indices: &[u8]| GpuNodeStatus {
+            gpus: indices.iter().map(|&index| found(index, Cut::Mig)).collect(),
+            ..GpuNodeStatus::default()
+        };
         let gpus = gpus_of("n", &status(&[1, 0]), &|_| true).unwrap();
         assert_eq!(gpus.iter().map(|gpu| gpu.0.uuid.as_str()).collect::<Vec<_>>(), ["GPU-0", "GPU-1"]);
         assert_eq!(gpus[0].1, catalog::builtin("A30").unwrap());

@@ -5,11 +5,11 @@
 
 mod amount;
 mod convert;
-#[allow(unreachable_pub, reason = "what the derive of the schema makes is public inside a function")]
+#[allow(unreachable_pub, clippy::duplicated_attributes, reason = "the derive of the schema makes public items, and takes lists of rules")]
 mod gpu_node;
-#[allow(unreachable_pub, reason = "what the derive of the schema makes is public inside a function")]
+#[allow(unreachable_pub, clippy::duplicated_attributes, reason = "the derive of the schema makes public items, and takes lists of rules")]
 mod policy;
-#[allow(unreachable_pub, reason = "what the derive of the schema makes is public inside a function")]
+#[allow(unreachable_pub, clippy::duplicated_attributes, reason = "the derive of the schema makes public items, and takes lists of rules")]
 mod quota;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -34,14 +34,8 @@ pub const GROUP: &str = "partita.dev";
 /// Every definition, in the order of their names.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![
-        CompositeElasticQuota::crd(),
-        ElasticQuota::crd(),
-        GpuNode::crd(),
-        Policy::crd(),
-        PolicyModule::crd(),
-        PolicySelection::crd(),
-    ];
+    let mut all =
+        vec![CompositeElasticQuota::crd(), ElasticQuota::crd(), GpuNode::crd(), Policy::crd(), PolicyModule::crd(), PolicySelection::crd()];
     for definition in &mut all {
         for version in &mut definition.spec.versions {
             if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
@@ -83,7 +77,8 @@ mod tests {
         let mut names = Vec::new();
         for definition in all() {
             let name = format!("{}.yaml", definition.spec.names.plural);
-            let yaml = format!("# Made from host/cluster/src/crd by `UPDATE=1 cargo test -p partita-kube definitions`.\n{}", yaml(&definition));
+            let yaml =
+                format!("# Made from host/cluster/src/crd by `UPDATE=1 cargo test -p partita-kube definitions`.\n{}", yaml(&definition));
             let path = folder.join(&name);
             if env::var_os("UPDATE").is_some() {
                 fs::create_dir_all(&folder).unwrap();

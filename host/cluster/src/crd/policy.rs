@@ -56,7 +56,7 @@ pub struct ModuleSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1_048_576))]
     pub inline: Option<String>,
-    /// In ConfigMaps of the scheduler's namespace, one after the other.
+    /// In `ConfigMaps` of the scheduler's namespace, one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -71,7 +71,7 @@ pub struct ModuleSource {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModulePart {
-    /// The ConfigMap that has it, under the key `wasm` of `binaryData`.
+    /// The `ConfigMap` that has it, under the key `wasm` of `binaryData`.
     #[schemars(length(min = 1, max = 253))]
     pub config_map: String,
     /// SHA-256 of the part, in hexadecimal.
@@ -187,7 +187,7 @@ pub struct PolicySpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.name) != has(self.bundled)", "name a PolicyModule or a bundled policy, and not both"))]
 pub struct ModuleRef {
-    /// Name of a PolicyModule.
+    /// Name of a `PolicyModule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,

@@ -21,7 +21,12 @@ use super::{Conditions, amount::AmountList};
     printcolumn(name = "GPU min", type_ = "string", json_path = ".spec.min.nvidia\\.com/gpu"),
     printcolumn(name = "GPU used", type_ = "string", json_path = ".status.used.nvidia\\.com/gpu"),
     printcolumn(name = "Memory min", type_ = "string", json_path = ".spec.min.partita\\.dev/gpu-memory", description = "GPU memory, GB"),
-    printcolumn(name = "Memory used", type_ = "string", json_path = ".status.used.partita\\.dev/gpu-memory", description = "GPU memory, GB"),
+    printcolumn(
+        name = "Memory used",
+        type_ = "string",
+        json_path = ".status.used.partita\\.dev/gpu-memory",
+        description = "GPU memory, GB"
+    ),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -39,7 +44,7 @@ pub struct ElasticQuotaSpec {
     #[serde(default, skip_serializing_if = "AmountList::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub max: AmountList,
-    /// The CompositeElasticQuota under which this one lies: what is idle among its children is borrowed before anything else.
+    /// The `CompositeElasticQuota` under which this one lies: what is idle among its children is borrowed before anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub parent: Option<String>,
@@ -89,7 +94,7 @@ pub struct CompositeElasticQuotaSpec {
     #[serde(default, skip_serializing_if = "AmountList::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub max: AmountList,
-    /// The CompositeElasticQuota under which this one lies: what is idle among its children is borrowed before anything else.
+    /// The `CompositeElasticQuota` under which this one lies: what is idle among its children is borrowed before anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub parent: Option<String>,

@@ -24,7 +24,8 @@ pub use cluster::{Budget, BudgetSpec, BudgetStatus, Namespace, Node, NodeInfo, N
 pub use custom::{CompositeQuota, GpuNode, PolicyObject, Quota, SelectionObject};
 pub use pod::{Condition, Container, ContainerStatus, Pod, PodInfo, PodStatus, Port, Resources, Volume};
 pub use storage::{
-    Claim, ClaimInfo, ClaimStatus, Driver, DriverLimit, NodeDrivers, NodeDriversInfo, PersistentVolume, StorageClass, VolumeInfo, VolumeStatus,
+    Claim, ClaimInfo, ClaimStatus, Driver, DriverLimit, NodeDrivers, NodeDriversInfo, PersistentVolume, StorageClass, VolumeInfo,
+    VolumeStatus,
 };
 
 /// Amounts of resources as written.

@@ -20,10 +20,9 @@ mod volumes;
 
 use thiserror::Error;
 
-pub use budget::{Budgets, SEVERAL_BUDGETS};
+pub use budget::{Allowed, Budgets, SEVERAL_BUDGETS};
 pub use node::{NodeView, node};
 pub use pod::{Scene, pending, running};
-pub use requests::requests;
 pub use selector::matches_term;
 pub use storage::Storage;
 pub use volumes::{Prebind, choose};

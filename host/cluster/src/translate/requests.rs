@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Amounts by resource.
-pub type Asked = BTreeMap<String, Quantity>;
+pub(super) type Asked = BTreeMap<String, Quantity>;
 
 /// Which of a container's amounts counts.
 #[derive(Clone, Copy)]
@@ -30,10 +30,10 @@ enum View {
 ///
 /// # Errors
 /// If an amount is no quantity.
-pub fn requests(pod: &Pod, actual: bool) -> Result<Asked, Unsupported> {
+pub(super) fn requests(pod: &Pod, actual: bool) -> Result<Asked, Unsupported> {
     let (spec, status) = (&pod.spec.value, &pod.status.value);
-    let views = if !actual {
-        &[View::Spec][..]
+    let views: &[View] = if !actual {
+        &[View::Spec]
     } else if resize_is_infeasible(status) {
         &[View::Allocated, View::Actual]
     } else {
@@ -91,7 +91,8 @@ fn of_containers(pod: &Pod, view: View) -> Result<Asked, Unsupported> {
 fn chosen<'a>(container: &'a Container, status: Option<&'a ContainerStatus>, view: View, infeasible: bool) -> Option<&'a Amounts> {
     let spec = (!infeasible).then_some(&container.resources.requests);
     let allocated = status.map(|status| &status.allocated_resources).filter(|amounts| !amounts.is_empty());
-    let actual = status.and_then(|status| status.resources.as_ref()).map(|resources| &resources.requests).filter(|amounts| !amounts.is_empty());
+    let actual =
+        status.and_then(|status| status.resources.as_ref()).map(|resources| &resources.requests).filter(|amounts| !amounts.is_empty());
     match view {
         View::Spec => Some(&container.resources.requests),
         View::Allocated => allocated.or(spec),
@@ -212,6 +213,9 @@ mod tests {
         }))
         .unwrap();
         let error = requests(&pod, false).unwrap_err().to_string();
-        assert_eq!(error, "container \"c\" asks for \"many\" of \"cpu\", which is no amount; write a number with a suffix like 100m, 2 or 4Gi");
+        assert_eq!(
+            error,
+            "container \"c\" asks for \"many\" of \"cpu\", which is no amount; write a number with a suffix like 100m, 2 or 4Gi"
+        );
     }
 }
