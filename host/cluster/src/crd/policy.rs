@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -166,7 +166,7 @@ pub struct PolicySpec {
     pub module: ModuleRef,
     /// Its settings, which the module checks.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+    #[schemars(schema_with = "any_object")]
     pub settings: BTreeMap<String, Value>,
     /// How much it may use; absent limits are the cluster's.
     #[serde(default)]
@@ -180,6 +180,11 @@ pub struct PolicySpec {
     /// For whom they count in mode `Canary`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
+}
+
+/// An object of which the API server keeps everything.
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// Which module: one of the cluster's, or one that partita brings.

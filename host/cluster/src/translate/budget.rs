@@ -80,6 +80,7 @@ impl Budgets {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 mod tests {
     use serde_json::{Value, json};
 

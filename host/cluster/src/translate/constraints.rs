@@ -224,6 +224,7 @@ fn host_port(container: &Container, port: &Port, number: i64) -> Result<HostPort
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 mod tests {
     use serde_json::{Value, json};
 

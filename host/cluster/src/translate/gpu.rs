@@ -143,7 +143,9 @@ pub(super) fn validated(demand: Demand) -> Result<Demand, Unsupported> {
 mod tests {
     use super::*;
 
-    fn ask(resources: &[(&str, &str)], annotations: &[(&str, &str)]) -> Result<(GpuAsk, Vec<String>), String> {
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn ask(resources: Pairs<'_>, annotations: Pairs<'_>) -> Result<(GpuAsk, Vec<String>), String> {
         let mut asked: Asked = resources.iter().map(|(name, text)| ((*name).to_owned(), Quantity::parse(text).unwrap())).collect();
         let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let taken = take(&mut asked, &annotations).map_err(|error| error.to_string());
@@ -156,7 +158,7 @@ mod tests {
         let floor = |memory_mib, compute, isolation| GpuAsk::Floor { memory_mib, compute, isolation };
         let mig =
             |parts: &[(&str, u32)]| GpuAsk::Mig { partitions: parts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect() };
-        let cases: [(&[(&str, &str)], &[(&str, &str)], GpuAsk); 11] = [
+        let cases: [(Pairs<'_>, Pairs<'_>, GpuAsk); 11] = [
             (&[("cpu", "1")], &[], GpuAsk::None),
             (&[("nvidia.com/gpu", "2")], &[], GpuAsk::whole(2)),
             (&[("nvidia.com/mig-1g.10gb", "3")], &[], mig(&[("1g.10gb", 3)])),
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_a_remedy() {
         let one = [("partita.dev/gpu", "1")];
-        let cases: [(&[(&str, &str)], &[(&str, &str)], &str); 13] = [
+        let cases: [(Pairs<'_>, Pairs<'_>, &str); 13] = [
             (&[("nvidia.com/gpu", "1"), ("nvidia.com/mig-1g.10gb", "1")], &[], "in two ways, nvidia.com/gpu and nvidia.com/mig-1g.10gb"),
             (&[("nvidia.com/gpu-10gb", "1"), ("nvidia.com/gpu-5gb", "1")], &[], "in two ways"),
             (&[("nvidia.com/gpu", "500m")], &[], "ask for a whole number"),

@@ -165,6 +165,7 @@ fn labelled(node: &Node, name: &str, labels: &BTreeMap<String, String>) -> Resul
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};

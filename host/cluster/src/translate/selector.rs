@@ -115,6 +115,7 @@ pub(super) fn meets(one: &Requirement, value: Option<&str>) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 mod tests {
     use serde_json::{Value, json};
 

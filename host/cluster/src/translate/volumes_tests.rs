@@ -1,5 +1,7 @@
 //! Volumes of all states, and what they demand.
 
+#![allow(clippy::needless_pass_by_value, reason = "json! makes values")]
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -45,7 +47,7 @@ fn volume(name: &str, host: Option<&str>, more: Value) -> Value {
 fn merge(into: &mut Value, more: Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
-            more.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value))
+            more.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value));
         }
         (into, more) => *into = more,
     }
@@ -202,13 +204,10 @@ fn several_claims_need_several_volumes_of_one_place() {
 
 #[test]
 fn volumes_in_the_pod() {
-    let of_volume = |volume: Value, claims: Vec<Value>| {
-        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "pod"}, "spec": {"volumes": [volume]}});
-        of(&serde_json::from_value(pod).unwrap(), &storage(claims, vec![volume_for_ephemeral()], vec![local()]), &|_, _| None)
+    let of_volume = |inline: Value, claims: Vec<Value>| {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "pod"}, "spec": {"volumes": [inline]}});
+        of(&serde_json::from_value(pod).unwrap(), &storage(claims, vec![volume("v", Some("a"), json!({}))], vec![local()]), &|_, _| None)
     };
-    fn volume_for_ephemeral() -> Value {
-        volume("v", Some("a"), json!({}))
-    }
     assert!(of_volume(json!({"name": "v", "emptyDir": {}}), vec![]).is_ok());
     let inline = of_volume(json!({"name": "v", "rbd": {"image": "i"}}), vec![]).unwrap_err().to_string();
     assert!(inline.contains("as rbd; use a PersistentVolumeClaim"), "{inline}");
