@@ -31,6 +31,8 @@ const READY_WITHIN: Duration = Duration::from_mins(2);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// How often readiness is asked about.
 const ASKED_EVERY: Duration = Duration::from_millis(20);
+/// How soon the end of a program is noticed.
+const NOTICED_WITHIN: Duration = Duration::from_millis(200);
 /// Starts with other ports when somebody else took one of them in between.
 const TRIES: usize = 5;
 /// Lines of a log that an error shows.
@@ -226,6 +228,17 @@ impl ControlPlane {
         self.signal(program, Signal::CONT)
     }
 
+    /// Waits until a program ends that nobody stopped, and says which and why.
+    pub async fn failure(&self) -> Error {
+        loop {
+            let ended = self.processes().iter_mut().find_map(|(&program, process)| Some((program, process.ended()?)));
+            if let Some((program, status)) = ended {
+                return self.not_ready(program, format!("ended by itself ({status})"));
+            }
+            tokio::time::sleep(NOTICED_WITHIN).await;
+        }
+    }
+
     /// Makes etcd forget every revision but the present one, which it returns. The API server's own memory of recent changes still
     /// answers watches of older versions; see [`Self::forget_history`].
     ///
@@ -286,13 +299,17 @@ impl ControlPlane {
                     continue;
                 }
             };
-            let log = self.log(program);
-            let text = fs::read(&log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let last_lines = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
-            return Err(Error::NotReady { program, why, log, last_lines });
+            return Err(self.not_ready(program, why));
         }
         Ok(())
+    }
+
+    fn not_ready(&self, program: Program, why: String) -> Error {
+        let log = self.log(program);
+        let text = fs::read(&log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last_lines = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        Error::NotReady { program, why, log, last_lines }
     }
 
     async fn wait_for_etcd(&self) -> Result<(), Error> {
