@@ -217,7 +217,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run.
     pub fn pause(&self, program: Program) -> Result<(), Error> {
-        self.signal(program, Signal::STOP)
+        self.with(program, Process::pause)
     }
 
     /// Lets a paused program go on.
@@ -225,7 +225,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run.
     pub fn resume(&self, program: Program) -> Result<(), Error> {
-        self.signal(program, Signal::CONT)
+        self.with(program, |process| process.signal(Signal::CONT))
     }
 
     /// Waits until a program ends that nobody stopped, and says which and why.
@@ -239,8 +239,8 @@ impl ControlPlane {
         }
     }
 
-    /// Makes etcd forget every revision but the present one, which it returns. The API server's own memory of recent changes still
-    /// answers watches of older versions; see [`Self::forget_history`].
+    /// Makes etcd forget every revision but the present one, which it returns. The API server's own memory of what was still answers
+    /// watches of older versions and further pages of lists for a while; see [`Self::forget_history`].
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -248,8 +248,8 @@ impl ControlPlane {
         Etcd::new(self.ports.etcd)?.compact().await
     }
 
-    /// Makes both etcd and the API server forget what was: a watch of an older version is refused with 410 Gone, as it is when a
-    /// scheduler comes back after too long. The API server is restarted, so every open watch ends.
+    /// Makes both etcd and the API server forget what was: a watch of an older version, or a further page of an older list, is refused
+    /// with 410 Gone, as it is when a scheduler comes back after too long. The API server is restarted, so every open watch ends.
     ///
     /// # Errors
     /// When one of them does not answer.
@@ -268,10 +268,10 @@ impl ControlPlane {
         self.processes().remove(&program).ok_or(Error::NotRunning { program, remedy })
     }
 
-    fn signal(&self, program: Program, signal: Signal) -> Result<(), Error> {
+    fn with(&self, program: Program, act: impl FnOnce(&mut Process) -> std::io::Result<()>) -> Result<(), Error> {
         let mut processes = self.processes();
         let process = processes.get_mut(&program).ok_or(Error::NotRunning { program, remedy: "start it again first" })?;
-        process.signal(signal).doing(|| format!("could not signal {program}"))
+        act(process).doing(|| format!("could not signal {program}"))
     }
 
     fn spawn(&self, program: Program) -> Result<(), Error> {
