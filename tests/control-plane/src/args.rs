@@ -47,10 +47,14 @@ pub(crate) enum Command {
 
 const UP_EXAMPLES: &str = "\
 Examples:
-  partita-cluster up                                      4 nodes of 8 A100-80GB; nothing schedules GPUs but you
-  partita-cluster up --nodes 100 --model H100-80GB        100 nodes of 8 H100
-  partita-cluster up --gpus 0 --with-kube-scheduler       plain nodes, and pods run as soon as they are made
-  partita-cluster up --output json --kubeconfig ./config  one line of JSON when it is ready; the kubeconfig at a place of your own";
+  partita-cluster up
+      4 nodes with 8 GPUs each; pods stay pending until a scheduler runs
+  partita-cluster up --nodes 100 --model H100-80GB
+      100 nodes with 8 H100 each
+  partita-cluster up --gpus 0 --with-kube-scheduler
+      nodes without GPUs, and pods that run as soon as they are made
+  partita-cluster up --output json --kubeconfig ./config
+      one line of JSON when it is ready, and the kubeconfig at a place of your own";
 
 const KUBECTL_EXAMPLES: &str = "\
 Examples:
