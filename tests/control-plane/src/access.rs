@@ -50,7 +50,8 @@ impl Access {
         let mut lines = Vec::new();
         for (number, User { name, groups }) in ours.chain(options.users.iter().cloned()).enumerate() {
             let token = random_token()?;
-            lines.push(format!("{token},\"{name}\",{number},\"{}\"\n", groups.join(",")));
+            let quoted = |text: &str| text.replace('"', "\"\"");
+            lines.push(format!("{token},\"{}\",{number},\"{}\"\n", quoted(&name), quoted(&groups.join(","))));
             tokens.push((name, token));
         }
         write(&folder.join(files::TOKENS), &lines.concat())?;

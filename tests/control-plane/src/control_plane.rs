@@ -31,6 +31,8 @@ const READY_WITHIN: Duration = Duration::from_mins(2);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// How often readiness is asked about.
 const ASKED_EVERY: Duration = Duration::from_millis(20);
+/// How soon the end of a program is noticed.
+const NOTICED_WITHIN: Duration = Duration::from_millis(200);
 /// Starts with other ports when somebody else took one of them in between.
 const TRIES: usize = 5;
 /// Lines of a log that an error shows.
@@ -215,7 +217,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run.
     pub fn pause(&self, program: Program) -> Result<(), Error> {
-        self.signal(program, Signal::STOP)
+        self.with(program, Process::pause)
     }
 
     /// Lets a paused program go on.
@@ -223,11 +225,22 @@ impl ControlPlane {
     /// # Errors
     /// When it does not run.
     pub fn resume(&self, program: Program) -> Result<(), Error> {
-        self.signal(program, Signal::CONT)
+        self.with(program, |process| process.signal(Signal::CONT))
     }
 
-    /// Makes etcd forget every revision but the present one, which it returns. The API server's own memory of recent changes still
-    /// answers watches of older versions; see [`Self::forget_history`].
+    /// Waits until a program ends that nobody stopped, and says which and why.
+    pub async fn failure(&self) -> Error {
+        loop {
+            let ended = self.processes().iter_mut().find_map(|(&program, process)| Some((program, process.ended()?)));
+            if let Some((program, status)) = ended {
+                return self.not_ready(program, format!("ended by itself ({status})"));
+            }
+            tokio::time::sleep(NOTICED_WITHIN).await;
+        }
+    }
+
+    /// Makes etcd forget every revision but the present one, which it returns. The API server's own memory of what was still answers
+    /// watches of older versions and further pages of lists for a while; see [`Self::forget_history`].
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -235,8 +248,8 @@ impl ControlPlane {
         Etcd::new(self.ports.etcd)?.compact().await
     }
 
-    /// Makes both etcd and the API server forget what was: a watch of an older version is refused with 410 Gone, as it is when a
-    /// scheduler comes back after too long. The API server is restarted, so every open watch ends.
+    /// Makes both etcd and the API server forget what was: a watch of an older version, or a further page of an older list, is refused
+    /// with 410 Gone, as it is when a scheduler comes back after too long. The API server is restarted, so every open watch ends.
     ///
     /// # Errors
     /// When one of them does not answer.
@@ -255,10 +268,10 @@ impl ControlPlane {
         self.processes().remove(&program).ok_or(Error::NotRunning { program, remedy })
     }
 
-    fn signal(&self, program: Program, signal: Signal) -> Result<(), Error> {
+    fn with(&self, program: Program, act: impl FnOnce(&mut Process) -> std::io::Result<()>) -> Result<(), Error> {
         let mut processes = self.processes();
         let process = processes.get_mut(&program).ok_or(Error::NotRunning { program, remedy: "start it again first" })?;
-        process.signal(signal).doing(|| format!("could not signal {program}"))
+        act(process).doing(|| format!("could not signal {program}"))
     }
 
     fn spawn(&self, program: Program) -> Result<(), Error> {
@@ -286,13 +299,17 @@ impl ControlPlane {
                     continue;
                 }
             };
-            let log = self.log(program);
-            let text = fs::read(&log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let last_lines = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
-            return Err(Error::NotReady { program, why, log, last_lines });
+            return Err(self.not_ready(program, why));
         }
         Ok(())
+    }
+
+    fn not_ready(&self, program: Program, why: String) -> Error {
+        let log = self.log(program);
+        let text = fs::read(&log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last_lines = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        Error::NotReady { program, why, log, last_lines }
     }
 
     async fn wait_for_etcd(&self) -> Result<(), Error> {

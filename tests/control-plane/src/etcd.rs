@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::error::{Doing, Error};
 
+/// What gRPC calls a revision that is compacted already.
+const OUT_OF_RANGE: u16 = 11;
+
 /// A client of etcd. It is one of Kubernetes, which speaks HTTP and JSON as well as any.
 pub(crate) struct Etcd {
     client: Client,
@@ -35,8 +38,11 @@ impl Etcd {
         let revision: i64 = revision
             .ok_or_else(|| std::io::Error::other(format!("it answered {answer}")))
             .doing(|| "etcd did not tell its revision".to_owned())?;
-        self.post("/v3/kv/compaction", &json!({ "revision": revision.to_string(), "physical": true })).await?;
-        Ok(revision)
+        match self.post("/v3/kv/compaction", &json!({ "revision": revision.to_string(), "physical": true })).await {
+            // Nothing was written since the last time.
+            Err(Error::Kube { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == OUT_OF_RANGE) => Ok(revision),
+            other => other.map(|_| revision),
+        }
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {

@@ -48,9 +48,8 @@ fn go(module: &Path) -> Command {
     command
 }
 
-/// Compiles `target` of the module in the folder `module` to the file `to`.
+/// Compiles `target`, for which Go was [checked](check), of the module in the folder `module` to the file `to`.
 pub(crate) fn build(module: &Path, target: &Target, to: &Path, progress: &Progress) -> Result<(), Error> {
-    check(module)?;
     progress.begin(target.name);
     let mut command = go(module);
     command.args(arguments()).arg("-o").arg(to).arg(target.package).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -89,7 +88,7 @@ fn answer(module: &Path, arguments: &[&str]) -> Result<String, Error> {
 }
 
 /// That Go is there and new enough for the module.
-fn check(module: &Path) -> Result<(), Error> {
+pub(crate) fn check(module: &Path) -> Result<(), Error> {
     let path = module.join("go.mod");
     let text = fs::read_to_string(&path).doing(|| format!("could not read {}", path.display()))?;
     let wanted = text.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1").trim().to_owned();

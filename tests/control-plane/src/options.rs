@@ -204,6 +204,8 @@ fn api_server(options: &Options, ports: Ports, folder: &Path) -> Vec<String> {
         "--authorization-mode=RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--profiling=false".to_owned(),
+        // When it is asked to end it waits two seconds for open watches, not sixty.
+        "--shutdown-send-retry-after=true".to_owned(),
     ];
     let mut off = Vec::new();
     if !options.runs(Program::ControllerManager) {

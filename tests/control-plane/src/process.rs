@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
+};
 
 /// A child that is killed when this is dropped, or when our process ends in whatever way.
 #[derive(Debug)]
@@ -50,6 +53,14 @@ impl Process {
             Some(_) => Ok(()),
             None => Ok(kill_process(Pid::from_child(&self.child), signal)?),
         }
+    }
+
+    /// Makes it stand still, and returns when it does: the signal alone leaves its threads a moment to go on in.
+    pub(crate) fn pause(&mut self) -> io::Result<()> {
+        self.signal(Signal::STOP)?;
+        // Its end is seen as well, and left for whoever waits for that.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        Ok(retry_on_intr(|| waitid(WaitId::Pid(Pid::from_child(&self.child)), options)).map(drop)?)
     }
 
     /// Ends it as `kill -9` would and waits until it is gone.

@@ -102,6 +102,9 @@ const GROUPS: [Group; 4] = [
     },
 ];
 
+/// How the names of folders begin in which a build is under way.
+const UNFINISHED: &str = ".building-";
+
 /// The folder that partita keeps between runs: `$PARTITA_CACHE`, else `partita` in `$XDG_CACHE_HOME`, else in `~/.cache`.
 #[must_use]
 pub fn cache() -> PathBuf {
@@ -142,13 +145,18 @@ fn build_in(home: &Path) -> Result<Programs, Error> {
 
 fn build_missing(home: &Path, missing: &[&(Group, PathBuf)]) -> Result<(), Error> {
     fs::create_dir_all(home).doing(|| format!("could not make the cache {}", home.display()))?;
-    let progress = Progress::new(missing.iter().map(|(group, _)| group.targets.len() as u64).sum());
+    for (group, _) in missing {
+        go::check(&group.module())?;
+    }
+    let names: Vec<&str> = missing.iter().flat_map(|(group, _)| group.targets).map(|target| target.name).collect();
+    let progress = Progress::new(&names);
     let path = home.join("lock");
     let lock = File::create(&path).doing(|| format!("could not make {}", path.display()))?;
     if lock.try_lock().is_err() {
         progress.say("another process is building; waiting for it");
         lock.lock().doing(|| format!("could not lock {}", path.display()))?;
     }
+    remove_unfinished(home).doing(|| format!("could not tidy {}", home.display()))?;
     for (group, folder) in missing {
         // Whoever held the lock may have built it meanwhile.
         if !folder.exists() {
@@ -156,6 +164,17 @@ fn build_missing(home: &Path, missing: &[&(Group, PathBuf)]) -> Result<(), Error
         }
     }
     progress.finish();
+    Ok(())
+}
+
+/// Removes what builds left that were killed. The lock is held, so nobody is building.
+fn remove_unfinished(home: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(home)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
     Ok(())
 }
 
@@ -188,7 +207,7 @@ impl Group {
     }
 
     fn build(&self, home: &Path, folder: &Path, progress: &Progress) -> Result<(), Error> {
-        let temporary = tempfile::Builder::new().prefix(".building-").tempdir_in(home).doing(|| format!("in {}", home.display()))?;
+        let temporary = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(home).doing(|| format!("in {}", home.display()))?;
         let module = self.module();
         for target in self.targets {
             go::build(&module, target, &temporary.path().join("bin").join(target.name), progress)?;

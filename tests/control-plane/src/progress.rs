@@ -14,14 +14,15 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(programs: u64) -> Self {
-        let progress = Self { bar: io::stderr().is_terminal().then(|| ProgressBar::new(programs)), began: Instant::now() };
+    pub(crate) fn new(programs: &[&str]) -> Self {
+        let progress = Self { bar: io::stderr().is_terminal().then(|| ProgressBar::new(programs.len() as u64)), began: Instant::now() };
         if let Some(bar) = &progress.bar {
             let style = ProgressStyle::with_template("{spinner} {elapsed_precise} [{bar:24}] {pos}/{len} {prefix}: {wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        progress.say("building the programs of the control plane: about ten minutes on two cores the first time, then never again");
+        let list = programs.join(", ");
+        progress.say(&format!("building {list}: with nothing in Go's cache, all of them take about ten minutes on two cores"));
         progress
     }
 

@@ -1,0 +1,57 @@
+//! The `partita-cluster` program: arguments and wiring.
+
+mod args;
+mod up;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    process::{self, ExitCode},
+};
+
+use anyhow::{Context, Result, bail};
+use args::{Cli, Command, Output};
+use clap::Parser;
+use partita_cluster::{Programs, programs};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody reads it, then: the exit code still tells.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Build { output } => build(output),
+        Command::Up(arguments) => up::run(&arguments),
+        Command::Kubectl { arguments } => kubectl(&arguments),
+    }
+}
+
+fn build(output: Output) -> Result<()> {
+    let Programs { etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible, .. } = programs::build()?;
+    let paths = [etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible];
+    let mut out = io::stdout().lock();
+    match output {
+        Output::Text => paths.iter().try_for_each(|path| writeln!(out, "{}", path.display()))?,
+        Output::Json => writeln!(out, "{}", serde_json::to_string(&paths)?)?,
+    }
+    Ok(())
+}
+
+fn kubectl(arguments: &[OsString]) -> Result<()> {
+    let kubeconfig = up::kubeconfig();
+    if !kubeconfig.exists() {
+        bail!("no cluster runs: start one with `partita-cluster up` in another terminal");
+    }
+    let kubectl = programs::build()?.kubectl;
+    // It takes our place, so its exit code and its handling of Ctrl-C are its own.
+    let error = process::Command::new(&kubectl).args(arguments).env("KUBECONFIG", kubeconfig).exec();
+    Err(error).with_context(|| format!("could not run {}", kubectl.display()))
+}
