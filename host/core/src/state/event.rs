@@ -1,5 +1,7 @@
 //! What the outside tells the core, and why it may be refused.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::Grant;
@@ -24,6 +26,10 @@ pub enum Event {
     PodRemoved(PodId),
     /// A pod that was moved has left the place where it was.
     PodLeft(PodId),
+    /// A pod has other labels.
+    PodRelabelled(PodId, BTreeMap<String, String>),
+    /// The labels of a namespace; none if it is gone. Selectors that go by labels of namespaces know only those told of.
+    Namespace(String, Option<BTreeMap<String, String>>),
     /// How many pods of a disruption budget may be stopped now; none if the budget is gone.
     Budget(String, Option<u32>),
     /// What to expect: demands with their weights. Replaces the mix told before.
