@@ -4,9 +4,10 @@
 //! other nodes, so they are no part of a cached ranking: they are worked out once for each decision, and then asked of each node. What is
 //! preferred is counted more simply than there, see [`Around::preference`].
 
+use super::{Reuse, enumerate};
 use crate::{
-    model::NodeId,
-    state::{Beside, Cluster, CrowdId, Domains, Entry, Even, TopologyId},
+    model::{DemandId, NodeId},
+    state::{Beside, Cluster, CrowdId, Domains, Entry, Even, Node, TopologyId},
 };
 
 /// What a node in the fullest domain loses against one in the emptiest, for each constraint on how a pod should be spread: as much as the
@@ -174,6 +175,20 @@ impl<'c> Around<'c> {
             counted.add(node, self.domains);
         }
     }
+}
+
+/// The nodes that can take a pod of `demand` now, in the fixed order.
+#[must_use]
+pub fn feasible(cluster: &Cluster, demand: DemandId) -> Vec<NodeId> {
+    let entry = cluster.demands().get(demand);
+    let around = Around::of(cluster, entry, None);
+    let mut found = Vec::new();
+    let mut takes = |node: &Node| {
+        enumerate(cluster, entry, node, Reuse::First, &mut found);
+        !found.is_empty()
+    };
+    let admits = |id| around.as_ref().is_none_or(|around| around.admits(id));
+    cluster.nodes().filter(|&(id, node)| admits(id) && takes(node)).map(|(id, _)| id).collect()
 }
 
 impl<'c> Counted<'c> {

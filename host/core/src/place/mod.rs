@@ -14,6 +14,7 @@ mod ranking;
 mod tier;
 mod tournament;
 
+pub use around::feasible;
 pub(crate) use around::{Around, Unmet};
 pub use candidates::{Candidate, Place, enumerate, milli_of};
 pub(crate) use candidates::{mps_share, on_gpus};

@@ -174,6 +174,12 @@ impl Planner {
         explain::reason(&self.cluster, demand)
     }
 
+    /// The nodes that can take a pod of `demand` now, in the fixed order.
+    #[must_use]
+    pub fn feasible(&self, demand: DemandId) -> Vec<NodeId> {
+        place::feasible(&self.cluster, demand)
+    }
+
     /// How many pods of `demand` fit at once, counted up to `most`: see [`place::copies`].
     #[must_use]
     pub fn copies(&self, demand: DemandId, most: u32) -> u32 {
