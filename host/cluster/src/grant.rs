@@ -176,12 +176,41 @@ mod tests {
     #[test]
     fn what_is_no_grant_is_refused() {
         for text in [
-            "0", "0:", ":500m", "64:500m", "256:1m", "-1:1m", "00:1m", "0:0m", "0:1001m", "0:01m", "0:500", "0:m", "0:mps/0", "0:mps/", "0:mps/4294967296",
-            "0:1g.10gb@16", "0:1g.10gb@-1", "0:@1", "0:1g:10gb@1", "0:500m,", " 0:500m", "0:500m ", "0:５00m", "0:a\n@1",
+            "0",
+            "0:",
+            ":500m",
+            "64:500m",
+            "256:1m",
+            "-1:1m",
+            "00:1m",
+            "0:0m",
+            "0:1001m",
+            "0:01m",
+            "0:500",
+            "0:m",
+            "0:mps/0",
+            "0:mps/",
+            "0:mps/4294967296",
+            "0:1g.10gb@16",
+            "0:1g.10gb@-1",
+            "0:@1",
+            "0:1g:10gb@1",
+            "0:500m,",
+            " 0:500m",
+            "0:500m ",
+            "0:５00m",
+            "0:a\n@1",
         ] {
             assert!(matches!(parse(text, &row), Err(GrantError::Part(_))), "{text:?} {:?}", parse(text, &row));
         }
-        for text in ["1:500m,0:500m", "0:500m,0:500m", "0:1g.10gb@1,0:1g.10gb@1", "0:1g.10gb+me@0,0:1g.10gb@1", "0:1g.10gb@1,0:500m", "0:mps/1,0:mps/2"] {
+        for text in [
+            "1:500m,0:500m",
+            "0:500m,0:500m",
+            "0:1g.10gb@1,0:1g.10gb@1",
+            "0:1g.10gb+me@0,0:1g.10gb@1",
+            "0:1g.10gb@1,0:500m",
+            "0:mps/1,0:mps/2",
+        ] {
             assert!(matches!(parse(text, &row), Err(GrantError::Order(_))), "{text}");
         }
         assert_eq!(parse("9:7g.80gb@0", &row), Err(GrantError::Profile { index: 9, profile: "7g.80gb".into() }));

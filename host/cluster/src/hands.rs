@@ -18,12 +18,13 @@ use tokio::sync::{Semaphore, mpsc::Sender};
 
 use crate::{
     crd::{GpuNode, GpuNodeSpec},
-    fault, grant,
+    fault,
     lease::Fence,
     scheduler::{
         Metrics,
         effect::{Done, Effect, Outcome, PodName, VolumeChoice},
     },
+    translate::keys,
 };
 
 /// Calls under way at most, of those that pods wait for: API servers allow a few hundred by default.
@@ -165,7 +166,7 @@ impl Hands {
     async fn bind(&self, pod: &PodName, node: &str, grant: Option<&str>) -> Outcome {
         fault::point("bind.before");
         let pods = self.pods(pod);
-        let annotations = grant.map(|grant| json!({ grant::ANNOTATION: grant }));
+        let annotations = grant.map(|grant| json!({ keys::GRANT: grant }));
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding",
             "metadata": { "name": pod.name, "namespace": pod.namespace, "uid": pod.uid, "annotations": annotations },

@@ -29,6 +29,14 @@ impl Queue {
         self.lanes.entry(lane).or_default().insert(self.arrivals, pod);
     }
 
+    /// Puts a waiting pod into the lane of another demand, in the order of its arrival.
+    pub fn relane(&mut self, pod: PodId, demand: DemandId) {
+        let Some(&((priority, _), arrival)) = self.places.get(&pod) else { return };
+        self.remove(pod);
+        self.places.insert(pod, ((priority, demand), arrival));
+        self.lanes.entry((priority, demand)).or_default().insert(arrival, pod);
+    }
+
     /// Takes a pod out. False if it did not wait.
     pub fn remove(&mut self, pod: PodId) -> bool {
         let Some((lane, arrival)) = self.places.remove(&pod) else { return false };

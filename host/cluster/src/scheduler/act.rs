@@ -103,9 +103,15 @@ impl Scheduler {
         let Some(entry) = self.pods.get(name) else { return };
         let (Stage::Assumed(flight), Some(id)) = (&entry.stage, entry.id) else { return };
         let Some(node) = self.nodes.get(&flight.node).and_then(|node| node.id) else { return };
-        let pod = self.planner.cluster().node(node);
-        let model = |gpu: u8| pod.and_then(|node| node.room.gpus.get(usize::from(gpu))).map(|gpu| gpu.model);
-        let text = (!flight.grant.0.is_empty()).then(|| grant::print(&flight.grant, model, self.planner.cluster().models()));
+        let Some(known) = self.planner.cluster().node(node) else { return };
+        let printed = grant::print(&flight.grant, &grant::profile_of(&known.spec, self.planner.cluster().models()));
+        let text = match printed {
+            Ok(text) => Some(text).filter(|text| !text.is_empty()),
+            Err(error) => {
+                let why = format!("what it was given on node {} cannot be written down: {error}", flight.node);
+                return self.give_back(name, &why);
+            }
+        };
         let effect = Effect::Bind { pod: entry.name(), node: flight.node.clone(), grant: text };
         tracing::debug!(pod = name, number = id.0, node = flight.node, "is bound");
         self.effects.push(effect);

@@ -283,7 +283,6 @@ impl Scheduler {
 
     fn tell_namespace(&mut self, name: &str) {
         let labels = self.namespaces.get(name).map(|object| object.metadata.labels.clone().unwrap_or_default());
-        //H2 self.apply(Event::Namespace(name.to_owned(), labels));
-        let _ = labels;
+        self.apply(Event::Namespace(name.to_owned(), labels));
     }
 }

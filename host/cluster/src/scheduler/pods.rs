@@ -18,7 +18,7 @@ use super::{
 use crate::{
     grant,
     objects::Pod,
-    translate::{self, Refusal, Scene},
+    translate::{self, Refusal, Scene, keys},
 };
 
 /// How long a pod that came back waits before it is tried again, milliseconds; doubled each time, as kube-scheduler does.
@@ -282,8 +282,7 @@ impl Scheduler {
             if let Some(known) = self.pods.get_mut(name).and_then(|entry| entry.spec.as_mut()) {
                 known.labels.clone_from(&labels);
             }
-            //H2 self.apply(Event::PodRelabelled(id, labels));
-            let _ = id;
+            self.apply(Event::PodRelabelled(id, labels));
         }
         let Some(entry) = self.pods.get(name) else { return };
         let spec = self.running_spec(&entry.object);
@@ -322,11 +321,11 @@ impl Scheduler {
     /// they are is the kubelet's choice.
     fn grant_of(&self, name: &str, node: NodeId, spec: &PodSpec) -> Grant {
         let Some(known) = self.planner.cluster().node(node) else { return Grant::default() };
-        let text = self.pods.get(name).and_then(|entry| entry.object.metadata.annotations.as_ref()?.get(grant::ANNOTATION));
+        let text = self.pods.get(name).and_then(|entry| entry.object.metadata.annotations.as_ref()?.get(keys::GRANT));
         if let Some(text) = text {
-            match grant::parse(text, |gpu| known.room.gpus.get(usize::from(gpu)).map(|gpu| gpu.model), self.planner.cluster().models()) {
+            match grant::parse(text, &grant::row_of(&known.spec, self.planner.cluster().models())) {
                 Ok(grant) => return grant,
-                Err(error) => tracing::warn!(pod = name, "the annotation {} is not believed: {error}", grant::ANNOTATION),
+                Err(error) => tracing::warn!(pod = name, "the annotation {} is not believed: {error}", keys::GRANT),
             }
         }
         let partita_core::model::GpuAsk::Share { count, milli } = spec.demand.gpu else { return Grant::default() };

@@ -1,6 +1,6 @@
 //! Who has to go so that a pod fits: the fewest pods, the cheapest of those, for just the slots that it needs.
 //!
-//! [`best`] looks at all nodes, [`all_ways`] at every place of one. Who may go and what it costs is the caller's: pods of lower priority where they are
+//! [`Search::best`] looks at all nodes, [`Search::all_ways`] at every place of one. Who may go and what it costs is the caller's: pods of lower priority where they are
 //! evicted, pods that may be restarted where they are moved, everybody where a place is kept until they end by themselves.
 //!
 //! For one GPU the answer is exact: every placement, or every set of users of the GPU, is looked at. A demand for several partitions is
@@ -16,7 +16,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{
     model::{NodeId, PodId},
-    place::{self, Reuse},
+    place::{self, Around, Reuse},
     state::{Cluster, Entry, Grant, Node, Room, Use, Why},
 };
 use needs::Needs;
@@ -64,75 +64,88 @@ struct Scene<'c> {
     on_gpu: Vec<(u8, usize, Use)>,
 }
 
-/// The best way on any node, or on any of those given: the fewest who go, then the cheapest, then the first node.
-pub(crate) fn best<'c>(
-    cluster: &'c Cluster,
-    entry: &Entry,
-    base: Base<'_, 'c>,
-    price: Price<'_>,
-    nodes: Option<Vec<NodeId>>,
-) -> Option<(NodeId, Way)> {
-    let nodes = nodes.map_or_else(
-        || cluster.nodes().map(|(id, _)| id).collect(),
-        |mut some| {
-            some.sort_unstable();
-            some.dedup();
-            some
-        },
-    );
-    let mut best: Option<(NodeId, Way)> = None;
-    for id in nodes {
-        if best.as_ref().is_some_and(|(_, best)| (best.goes.len(), best.cost) <= at_least(cluster, id, price)) {
-            continue;
-        }
-        if let Some(way) = way(cluster, entry, id, base, price)
-            && best.as_ref().is_none_or(|(_, best)| (way.goes.len(), way.cost) < (best.goes.len(), best.cost))
-        {
-            best = Some((id, way));
-        }
-    }
-    let (id, way) = best?;
-    let room = base(id)?;
-    let way = Scene::new(cluster, entry, id, &room, price)?.spared(way);
-    Some((id, way))
+/// Where room for a pod is looked for, and at whose cost.
+#[derive(Clone, Copy)]
+pub(crate) struct Search<'s, 'c> {
+    pub(crate) cluster: &'c Cluster,
+    pub(crate) entry: &'c Entry,
+    /// What runs around the nodes. Only where it admits the pod now room is looked for: nobody goes so that it would, and those stay next to
+    /// whom the pod must run.
+    pub(crate) around: Option<&'s Around<'c>>,
+    pub(crate) base: Base<'s, 'c>,
+    pub(crate) price: Price<'s>,
 }
 
-/// What a way on a node costs at least: one pod, the cheapest. Nobody has to go only where somebody is leaving or has a claim already, for
-/// otherwise the pod would have been placed. Few nodes can do better than the best so far, so most are not looked at any closer.
-fn at_least(cluster: &Cluster, id: NodeId, price: Price<'_>) -> (usize, u64) {
-    let Some(node) = cluster.node(id) else { return (usize::MAX, 0) };
-    if !node.claims.is_empty() || node.pods.iter().any(|&pod| cluster.leaves(pod, id)) {
-        return (0, 0);
-    }
-    node.pods.iter().filter_map(|&pod| price(pod)).min().map_or((usize::MAX, 0), |cost| (1, cost))
-}
-
-/// The best way on one node that keeps within every disruption budget.
-fn way<'c>(cluster: &'c Cluster, entry: &Entry, id: NodeId, base: Base<'_, 'c>, price: Price<'_>) -> Option<Way> {
-    let mut kept: Vec<PodId> = Vec::new();
-    for _ in 0..BUDGET_TRIES_MAX {
-        let price = |pod: PodId| if kept.contains(&pod) { None } else { price(pod) };
-        let room = base(id)?;
-        let scene = Scene::new(cluster, entry, id, &room, &price)?;
-        let mut ways = scene.ways(false);
-        ways.sort_by_key(|way| (way.goes.len(), way.cost));
-        if let Some(way) = ways.iter().find(|way| overdrawn(cluster, &way.goes).is_none() && scene.proves(way)) {
-            return Some(way.clone());
+impl Search<'_, '_> {
+    /// The best way on any node, or on any of those given: the fewest who go, then the cheapest, then the first node.
+    pub(crate) fn best(&self, nodes: Option<Vec<NodeId>>) -> Option<(NodeId, Way)> {
+        let nodes = nodes.map_or_else(
+            || self.cluster.nodes().map(|(id, _)| id).collect(),
+            |mut some| {
+                some.sort_unstable();
+                some.dedup();
+                some
+            },
+        );
+        let mut best: Option<(NodeId, Way)> = None;
+        for id in nodes {
+            if best.as_ref().is_some_and(|(_, best)| (best.goes.len(), best.cost) <= self.at_least(id)) {
+                continue;
+            }
+            if let Some(way) = self.way(id)
+                && best.as_ref().is_none_or(|(_, best)| (way.goes.len(), way.cost) < (best.goes.len(), best.cost))
+            {
+                best = Some((id, way));
+            }
         }
-        // Every way overdraws a budget: look again without the pod that overdraws the best.
-        let way = ways.into_iter().find(|way| scene.proves(way))?;
-        kept.extend(overdrawn(cluster, &way.goes));
+        let (id, way) = best?;
+        let room = (self.base)(id)?;
+        let way = Scene::new(self, id, &room, self.price)?.spared(way);
+        Some((id, way))
     }
-    None
-}
 
-/// Every way on one node that lets at most `most` go, one for each GPU and placement.
-pub(crate) fn all_ways<'c>(cluster: &'c Cluster, entry: &Entry, id: NodeId, base: Base<'_, 'c>, price: Price<'_>, most: usize) -> Vec<Way> {
-    let Some(room) = base(id) else { return Vec::new() };
-    let Some(scene) = Scene::new(cluster, entry, id, &room, price) else { return Vec::new() };
-    let mut ways = scene.ways(true);
-    ways.retain(|way| way.goes.len() <= most && overdrawn(cluster, &way.goes).is_none() && scene.proves(way));
-    ways
+    /// What a way on a node costs at least: one pod, the cheapest. Nobody has to go only where somebody is leaving or has a claim already,
+    /// for otherwise the pod would have been placed. Few nodes can do better than the best so far, so most are not looked at any closer.
+    fn at_least(&self, id: NodeId) -> (usize, u64) {
+        let Some(node) = self.cluster.node(id) else { return (usize::MAX, 0) };
+        if !node.claims.is_empty() || node.pods.iter().any(|&pod| self.cluster.leaves(pod, id)) {
+            return (0, 0);
+        }
+        node.pods.iter().filter_map(|&pod| (self.price)(pod)).min().map_or((usize::MAX, 0), |cost| (1, cost))
+    }
+
+    /// The best way on one node that keeps within every disruption budget.
+    fn way(&self, id: NodeId) -> Option<Way> {
+        let mut kept: Vec<PodId> = Vec::new();
+        for _ in 0..BUDGET_TRIES_MAX {
+            let price = |pod: PodId| if kept.contains(&pod) { None } else { (self.price)(pod) };
+            let room = (self.base)(id)?;
+            let scene = Scene::new(self, id, &room, &price)?;
+            let mut ways = scene.ways(false);
+            ways.sort_by_key(|way| (way.goes.len(), way.cost));
+            if let Some(way) = ways.iter().find(|way| overdrawn(self.cluster, &way.goes).is_none() && scene.proves(way)) {
+                return Some(way.clone());
+            }
+            // Every way overdraws a budget: look again without the pod that overdraws the best.
+            let way = ways.into_iter().find(|way| scene.proves(way))?;
+            kept.extend(overdrawn(self.cluster, &way.goes));
+        }
+        None
+    }
+
+    /// Every way on one node that lets at most `most` go, one for each GPU and placement.
+    pub(crate) fn all_ways(&self, id: NodeId, most: usize) -> Vec<Way> {
+        let Some(room) = (self.base)(id) else { return Vec::new() };
+        let Some(scene) = Scene::new(self, id, &room, self.price) else { return Vec::new() };
+        let mut ways = scene.ways(true);
+        ways.retain(|way| way.goes.len() <= most && overdrawn(self.cluster, &way.goes).is_none() && scene.proves(way));
+        ways
+    }
+
+    /// Whether a pod may go, as far as those count next to whom the pod must run.
+    fn can_spare(&self, other: &Entry) -> bool {
+        self.around.is_none_or(|around| !around.needs(other))
+    }
 }
 
 /// A pod that must stay because its disruption budget does not allow as many to go; the last of them.
@@ -153,8 +166,12 @@ fn overdrawn(cluster: &Cluster, goes: &[PodId]) -> Option<PodId> {
 
 impl<'c> Scene<'c> {
     /// None if the pod may not run on the node, or it has too little of anything but GPUs whoever goes.
-    fn new(cluster: &'c Cluster, entry: &'c Entry, id: NodeId, room: &'c Room, price: Price<'_>) -> Option<Self> {
+    fn new<'l: 'c>(search: &Search<'_, 'l>, id: NodeId, room: &'c Room, price: Price<'_>) -> Option<Self> {
+        let Search { cluster, entry, around, .. } = *search;
         let node = cluster.node(id)?;
+        if around.is_some_and(|around| !around.admits(id)) {
+            return None;
+        }
         if !node.idle_plain().fits_plain(entry) || !entry.admitted(node, cluster.names()) {
             return None;
         }
@@ -165,8 +182,9 @@ impl<'c> Scene<'c> {
             let claimed = cluster.claim_of(number).filter(|claim| claim.node == id && claim.why == Why::RoomMade);
             let placed = pod.placed.as_ref().filter(|place| place.node == id && !cluster.leaves(number, id));
             let Some(grant) = placed.map(|place| &place.grant).or(claimed.map(|claim| &claim.grant)) else { continue };
-            if let Some(cost) = price(number) {
-                leavers.push(Leaver { pod: number, cost, grant, entry: cluster.demands().get(pod.demand) });
+            let other = cluster.demands().get(pod.demand);
+            if let Some(cost) = price(number).filter(|_| search.can_spare(other)) {
+                leavers.push(Leaver { pod: number, cost, grant, entry: other });
             }
         }
         let uses =

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     model::DemandId,
-    place::{self, Reuse},
+    place::{self, Around, Reuse},
     state::{Cluster, Node},
 };
 pub use shortage::Shortage;
@@ -57,16 +57,18 @@ pub fn reason(cluster: &Cluster, demand: DemandId) -> Option<Reason> {
     let mut nearest: Option<(Shortage, u64, &Node)> = None;
     let mut found = Vec::new();
     let (mut nodes, mut set_aside) = (0, 0);
-    for (_, node) in cluster.nodes() {
+    let around = Around::of(cluster, entry, None);
+    for (id, node) in cluster.nodes() {
         nodes += 1;
+        let unmet = around.as_ref().and_then(|around| around.unmet(id));
         place::enumerate(cluster, entry, node, Reuse::First, &mut found);
-        if !found.is_empty() {
+        if !found.is_empty() && unmet.is_none() {
             return None;
         }
         if entry.admitted(node, cluster.names()) {
             set_aside += shortage::set_aside(cluster, entry, node);
         }
-        let (shortage, missing) = shortage::shortage(cluster, entry, node);
+        let (shortage, missing) = shortage::shortage(cluster, entry, node, unmet);
         *lacking.entry(shortage).or_insert(0) += 1;
         if nearest.is_none_or(|best| shortage > best.0 || (shortage == best.0 && missing < best.1)) {
             nearest = Some((shortage, missing, node));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     model::{Cut, GpuAsk, Isolation, MILLI},
-    place::{self, Reuse, mps_share},
+    place::{self, Reuse, Unmet, mps_share},
     state::{Barrier, Cluster, Entry, Gpu, Layout, Node},
 };
 
@@ -24,6 +24,12 @@ pub enum Shortage {
     Model,
     /// It has fewer such GPUs than asked, even when idle.
     Size,
+    /// No pod runs near next to which the pod must run.
+    Together,
+    /// A pod runs near next to which the pod must not run, or which must not have it near.
+    Apart,
+    /// Too many of its like run near, or the node does not have the label by which they are spread.
+    Spread,
     /// Its GPUs are taken.
     Gpu,
     /// Enough slots are free, but not in one legal place.
@@ -51,6 +57,9 @@ impl Shortage {
             Self::Cordoned => "cordoned",
             Self::Model => "model",
             Self::Size => "size",
+            Self::Together => "together",
+            Self::Apart => "apart",
+            Self::Spread => "spread",
             Self::Gpu => "gpu",
             Self::Shape => "shape",
             Self::Port => "port",
@@ -78,6 +87,9 @@ impl Shortage {
             Self::Cordoned => "cordoned",
             Self::Model => "without a GPU of an accepted model and cut",
             Self::Size => "too small even when idle",
+            Self::Together => "away from the pods that it must run with",
+            Self::Apart => "near pods that it must not run with",
+            Self::Spread => "with too many of its like near",
             Self::Gpu => "with too little GPU left",
             Self::Shape => "with the slots but not in one place",
             Self::Port => "where a port is taken",
@@ -159,7 +171,7 @@ pub(super) fn set_aside(cluster: &Cluster, entry: &Entry, node: &Node) -> usize 
 }
 
 /// What the node lacks and how much of it: GPUs, milli-GPU, slots, MiB, milli-cores or units of another resource.
-pub(super) fn shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> (Shortage, u64) {
+pub(super) fn shortage(cluster: &Cluster, entry: &Entry, node: &Node, unmet: Option<Unmet>) -> (Shortage, u64) {
     if let Some(barrier) = entry.barrier(node, cluster.names()) {
         return (Shortage::of(barrier), 0);
     }
@@ -170,6 +182,12 @@ pub(super) fn shortage(cluster: &Cluster, entry: &Entry, node: &Node) -> (Shorta
     }
     if suitable < wanted {
         return (Shortage::Size, (wanted - suitable) as u64);
+    }
+    match unmet {
+        Some(Unmet::Together) => return (Shortage::Together, 0),
+        Some(Unmet::Apart) => return (Shortage::Apart, 0),
+        Some(Unmet::Spread) => return (Shortage::Spread, 0),
+        None => {}
     }
     if !node.later.is_empty() && has_room_without_claims(cluster, entry, node) {
         return (Shortage::Held, 0);
@@ -308,6 +326,9 @@ pub(super) fn would_help(cluster: &Cluster, entry: &Entry, node: &Node, shortage
             _ => "a toleration of its taint would do".to_owned(),
         },
         (Shortage::Cordoned, _) => "it is cordoned; uncordon it".to_owned(),
+        (Shortage::Together, _) => "a pod that it must run with would have to run there, or near".to_owned(),
+        (Shortage::Apart, _) => "a pod that it must not run with would have to go".to_owned(),
+        (Shortage::Spread, _) => "more of its like would have to run elsewhere first".to_owned(),
         (Shortage::Port, _) => "a port that the pod takes is in use there".to_owned(),
         (Shortage::Extra, _) => match node.short_of(entry) {
             Some((resource, missing)) => format!("{missing} more {} would do", cluster.names().word(resource)),

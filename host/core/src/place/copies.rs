@@ -1,19 +1,23 @@
 //! How many pods of one demand fit at the same time: what a group of pods that starts together must know.
 
-use super::{Reuse, candidates::cut_as, enumerate, packing};
+use super::{Around, Reuse, candidates::cut_as, enumerate, packing};
 use crate::{
     layout::{Want, possible},
-    model::{Cut, DemandId, GpuAsk, MILLI, PodId, node::MPS_CLIENTS_MAX},
+    model::{Cut, DemandId, GpuAsk, MILLI, NodeId, PodId, node::MPS_CLIENTS_MAX},
     state::{Cluster, Entry, Layout, Node},
 };
 
 /// How many pods of `demand` fit at once beside what runs and what is claimed, counted up to `most`.
 ///
 /// Exact for shares, whole GPUs, shares under MPS and MIG partitions (unless the search for a packing reaches its limit). For a part of a GPU
-/// that may be of any kind, and where others have a claim on the node, pods are placed one after another, which may count too few.
+/// that may be of any kind, and where others have a claim on the node, pods are placed one after another, which may count too few. So it does
+/// where it matters to the pods who runs around them: each is put on the first node that will do beside those before it.
 #[must_use]
 pub fn copies(cluster: &Cluster, demand: DemandId, most: u32) -> u32 {
     let entry = cluster.demands().get(demand);
+    if let Some(around) = Around::of(cluster, entry, None) {
+        return around_others(cluster, entry, around, most);
+    }
     let mut found = 0;
     for (_, node) in cluster.nodes() {
         if found >= most {
@@ -22,6 +26,16 @@ pub fn copies(cluster: &Cluster, demand: DemandId, most: u32) -> u32 {
         found += on_node(cluster, entry, node, most - found);
     }
     found
+}
+
+fn around_others(cluster: &Cluster, entry: &Entry, mut around: Around<'_>, most: u32) -> u32 {
+    let mut left: Vec<(NodeId, u32)> = cluster.nodes().map(|(id, node)| (id, on_node(cluster, entry, node, most))).collect();
+    for placed in 0..most {
+        let Some((id, copies)) = left.iter_mut().find(|(id, copies)| *copies > 0 && around.admits(*id)) else { return placed };
+        *copies -= 1;
+        around.add(*id);
+    }
+    most
 }
 
 fn on_node(cluster: &Cluster, entry: &Entry, node: &Node, most: u32) -> u32 {

@@ -5,6 +5,7 @@
 //! one node costs one question about that node and log₂(nodes) comparisons. Work per decision thus follows what changed, not the size
 //! of the cluster.
 
+mod around;
 mod candidates;
 mod columns;
 mod copies;
@@ -13,6 +14,8 @@ mod ranking;
 mod tier;
 mod tournament;
 
+pub use around::feasible;
+pub(crate) use around::{Around, Unmet};
 pub use candidates::{Candidate, Place, enumerate, milli_of};
 pub(crate) use candidates::{mps_share, on_gpus};
 pub use columns::Columns;

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Candidate, Columns, Reuse, enumerate, tier::key, tournament::Tournament};
+use super::{
+    Around, Candidate, Columns, Reuse, enumerate,
+    tier::{key, prefer},
+    tournament::Tournament,
+};
 use crate::{
     check,
     model::{DemandId, NodeId},
@@ -69,7 +73,7 @@ impl Rankings {
         Self { reuse, ..Self::default() }
     }
 
-    /// The best place for a pod of `demand` by `policy`'s scores; none if there is no feasible place.
+    /// The best place for a pod of `demand` by `policy`'s scores; none if there is no feasible place. A pod that moves `leaves` a node.
     ///
     /// # Errors
     /// A [`Fault`] if the policy did not answer, or answered wrongly. Nothing of such an answer is kept.
@@ -81,6 +85,7 @@ impl Rankings {
         cluster: &Cluster,
         policy: &mut dyn Partitioner,
         demand: DemandId,
+        leaves: Option<NodeId>,
         seed: u32,
     ) -> Result<Option<Choice>, Fault> {
         policy.ready()?;
@@ -101,10 +106,11 @@ impl Rankings {
         if asked.is_ok() {
             ranking.seen = Some(cluster.journal().position());
         }
-        let best = ranking.tournament.best().map(|(row, _)| {
-            let candidate = ranking.best[row].expect("a ranked node has a best candidate");
-            (NodeId::new(row), candidate)
-        });
+        let best = match Around::of(cluster, cluster.demands().get(demand), leaves) {
+            None => ranking.tournament.best().map(|(row, _)| row),
+            Some(around) => best_around(&ranking.tournament, &around),
+        };
+        let best = best.map(|row| (NodeId::new(row), ranking.best[row].expect("a ranked node has a best candidate")));
         self.cached.insert(key, ranking);
         asked?;
         Ok(best.map(|(id, candidate)| {
@@ -113,7 +119,7 @@ impl Rankings {
         }))
     }
 
-    /// The best place for a pod of `demand` on one node by `policy`'s scores; none if there is no feasible place there.
+    /// The best place for a pod of `demand`, which `leaves` a node, on one node by `policy`'s scores; none if there is no feasible place there.
     ///
     /// # Errors
     /// A [`Fault`] if the policy did not answer, or answered wrongly.
@@ -121,11 +127,14 @@ impl Rankings {
         &mut self,
         cluster: &Cluster,
         policy: &mut dyn Partitioner,
-        demand: DemandId,
+        (demand, leaves): (DemandId, NodeId),
         id: NodeId,
         seed: u32,
     ) -> Result<Option<Choice>, Fault> {
         let (entry, Some(node)) = (cluster.demands().get(demand), cluster.node(id)) else { return Ok(None) };
+        if Around::of(cluster, entry, Some(leaves)).is_some_and(|around| !around.admits(id)) {
+            return Ok(None);
+        }
         enumerate(cluster, entry, node, self.reuse, &mut self.found);
         if self.found.is_empty() {
             return Ok(None);
@@ -257,6 +266,20 @@ impl Rankings {
             ranking.tournament.set(id.index(), best.map(key));
         }
     }
+}
+
+/// The lowest of the best rows, of those that what runs around them admits. Everything is looked at: what runs on one node changes what
+/// others are worth.
+fn best_around(tournament: &Tournament, around: &Around<'_>) -> Option<usize> {
+    let mut best: Option<(usize, i64)> = None;
+    for (row, score) in tournament.rows() {
+        let node = NodeId::new(row);
+        let score = prefer(score, around.preference(node));
+        if best.is_none_or(|best| score > best.1) && around.admits(node) {
+            best = Some((row, score));
+        }
+    }
+    best.map(|(row, _)| row)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! two children, so that one changed score costs log₂(rows) comparisons.
 
 /// A score that loses against every real one: no place on this node.
-pub(super) const ABSENT: i64 = i64::MIN;
+const ABSENT: i64 = i64::MIN;
 
 /// Scores of rows, with their maximum at hand.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +39,12 @@ impl Tournament {
             }
             self.scores[entry] = better;
         }
+    }
+
+    /// The rows with a score, in their order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (usize, i64)> {
+        let leaves = self.scores.iter().skip(self.width).copied().enumerate();
+        leaves.filter(|&(_, score)| score != ABSENT)
     }
 
     /// The lowest row with the largest score.

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 
 use super::{Action, Config, Plan, Planner, changes_on};
 use crate::{
-    clear::{self, Way},
+    clear::{Search, Way},
     model::{NodeId, PodId},
-    place::milli_of,
+    place::{Around, milli_of},
     policy::Partitioner,
     queue::LaneKey,
     state::{Claim, Cluster, Grant, Pod, Room, Why},
@@ -74,12 +74,16 @@ impl Planner {
         let now = Stuck { seen: cluster.journal().position(), rules: cluster.rules() };
         let lane = (lane, known.spec.terms.never_preempts);
         let stuck = self.stuck.get(&lane).filter(|stuck| stuck.rules == now.rules && !cluster.has_promises());
+        // What runs on one node may open or close others, so where that counts every node is looked at, too.
+        let around = Around::of(cluster, entry, None);
+        let stuck = stuck.filter(|_| around.is_none());
         let changed = stuck.and_then(|stuck| cluster.journal().since(stuck.seen)).map(<[NodeId]>::to_vec);
         let evicts = self.config.preempt && !known.spec.terms.never_preempts;
         let price = |victim: PodId| eviction_price(cluster, victim, priority).filter(|_| evicts || cluster.claim_of(victim).is_some());
-        let way = clear::best(cluster, entry, &|id| cluster.after_leaving(id, priority), &price, changed);
+        let base = |id| cluster.after_leaving(id, priority);
+        let way = Search { cluster, entry, around: around.as_ref(), base: &base, price: &price }.best(changed);
         // Who was placed in this round may go in the next, which nothing else would tell of.
-        if way.is_none() && !cluster.has_placed() {
+        if way.is_none() && cluster.placed() == 0 && around.is_none() {
             self.stuck.insert(lane, now);
         } else {
             self.stuck.remove(&lane);
@@ -98,10 +102,12 @@ impl Planner {
         let mut ways: Vec<(NodeId, Way)> = Vec::new();
         let (cluster, most, priority) = (&self.cluster, self.config.moves as usize, known.spec.priority);
         let entry = cluster.demands().get(known.demand);
+        let around = Around::of(cluster, entry, None);
         let price = |mover: PodId| move_price(cluster, mover, priority);
         let base = |id| cluster.after_leaving(id, priority);
+        let search = Search { cluster, entry, around: around.as_ref(), base: &base, price: &price };
         for (id, _) in cluster.nodes() {
-            ways.extend(clear::all_ways(cluster, entry, id, &base, &price, most).into_iter().map(|way| (id, way)));
+            ways.extend(search.all_ways(id, most).into_iter().map(|way| (id, way)));
         }
         ways.sort_by_key(|(id, way)| (way.goes.len(), way.cost, *id));
         ways.truncate(PLANS_MAX);
@@ -125,7 +131,8 @@ impl Planner {
         let mut before: Vec<(PodId, Room)> = Vec::new();
         for &mover in &way.goes {
             let demand = self.cluster.pod(mover).map(|pod| pod.demand);
-            let choice = demand.and_then(|demand| self.choose(policies, demand, &mut plan.faults).ok().flatten());
+            let leaves = self.cluster.runs_on(mover).map(|(node, _)| node);
+            let choice = demand.and_then(|demand| self.choose(policies, demand, leaves, &mut plan.faults).ok().flatten());
             let room = choice.as_ref().and_then(|choice| self.cluster.node(choice.node)).map(|node| node.room.clone());
             let (Some(choice), Some(room), Some((from, _))) = (choice, room, self.cluster.runs_on(mover)) else {
                 for (mover, room) in before.into_iter().rev() {
@@ -162,8 +169,10 @@ impl Planner {
             return false;
         }
         let entry = cluster.demands().get(known.demand);
-        let ends = |other: PodId| cluster.runs_on(other).map(|_| 1);
-        let Some((node, way)) = clear::best(cluster, entry, &|id| cluster.after_ending(id), &ends, None) else { return false };
+        let around = Around::of(cluster, entry, None);
+        let (ends, base) = (|other: PodId| cluster.runs_on(other).map(|_| 1), |id| cluster.after_ending(id));
+        let search = Search { cluster, entry, around: around.as_ref(), base: &base, price: &ends };
+        let Some((node, way)) = search.best(None) else { return false };
         if let Some((_, other)) = displaced {
             self.cluster.drop_claim(other);
         }

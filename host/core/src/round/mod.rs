@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     explain::{self, Reason},
     model::{DemandId, NodeId, PodId},
-    place::{self, Choice, Rankings, Reuse},
+    place::{self, Around, Choice, Rankings, Reuse},
     policy::{Cause, Partitioner, Revision},
     queue::{LaneKey, Queue},
     state::{Change, Cluster, Event, Refused, Why},
@@ -71,8 +71,9 @@ pub struct Planner {
     stuck: BTreeMap<(LaneKey, bool), make_room::Stuck>,
 }
 
-/// How often a round looks at the lanes again because a claim was given up, which may leave room for those it looked at before. Claims are
-/// only given up to pods of higher priority, so few rounds need a third look; what is left is done in the next round.
+/// How often a round looks at the lanes again because a claim was given up, which may leave room for those it looked at before, or because
+/// somebody was placed next to whom others must run. Claims are only given up to pods of higher priority, so few rounds need a third look;
+/// what is left is done in the next round.
 const PASSES_MAX: usize = 4;
 
 /// No policy of the chain gave a usable answer.
@@ -99,6 +100,11 @@ impl Planner {
         {
             self.queue.push(pod, known.spec.priority, known.demand);
         }
+        for pod in self.cluster.take_rematched() {
+            if let Some(known) = self.cluster.pod(pod) {
+                self.queue.relane(pod, known.demand);
+            }
+        }
         if let Some(pod) = gone {
             self.queue.remove(pod);
         }
@@ -117,9 +123,12 @@ impl Planner {
         self.stuck.retain(|(lane, _), _| queue.head(*lane).is_some());
         self.unmoved.retain(|lane, _| queue.head(*lane).is_some());
         for _ in 0..PASSES_MAX {
-            let given_up = self.cluster.given_up();
+            let (given_up, placed) = (self.cluster.given_up(), self.cluster.placed());
             self.pass(policies, &mut plan);
-            if self.cluster.given_up() == given_up {
+            // Those who must run next to others, or evenly, may now run next to whom the pass placed.
+            let seeks = |&demand: &DemandId| self.cluster.demands().get(demand).near.as_ref().is_some_and(|near| near.seeks());
+            let opened = self.cluster.placed() > placed && plan.waiting.iter().any(seeks);
+            if self.cluster.given_up() == given_up && !opened {
                 break;
             }
         }
@@ -140,7 +149,7 @@ impl Planner {
             }
             let Some((_, pod)) = self.queue.head(lane) else { continue };
             plan.decisions += 1;
-            match self.choose(policies, demand, &mut plan.faults) {
+            match self.choose(policies, demand, None, &mut plan.faults) {
                 Ok(Some(choice)) => {
                     self.place(pod, choice, &mut plan.actions);
                     heads.extend(self.head(lane));
@@ -163,6 +172,12 @@ impl Planner {
     #[must_use]
     pub fn reason(&self, demand: DemandId) -> Option<Reason> {
         explain::reason(&self.cluster, demand)
+    }
+
+    /// The nodes that can take a pod of `demand` now, in the fixed order.
+    #[must_use]
+    pub fn feasible(&self, demand: DemandId) -> Vec<NodeId> {
+        place::feasible(&self.cluster, demand)
     }
 
     /// How many pods of `demand` fit at once, counted up to `most`: see [`place::copies`].
@@ -220,7 +235,8 @@ impl Planner {
         let Some(claim) = self.cluster.claim_of(pod).filter(|claim| claim.waits_for.is_empty()).cloned() else { return };
         let Some((known, node)) = self.cluster.pod(pod).zip(self.cluster.node(claim.node)) else { return };
         let entry = self.cluster.demands().get(known.demand);
-        if !entry.admitted(node, self.cluster.names()) {
+        let around = Around::of(&self.cluster, entry, None);
+        if !entry.admitted(node, self.cluster.names()) || around.is_some_and(|around| !around.admits(claim.node)) {
             // What the node or its pods are has changed since: the pod may not run there any more.
             self.cluster.drop_claim(pod);
         } else if node.room.fits(self.cluster.models(), entry, &claim.grant) {
@@ -231,16 +247,17 @@ impl Planner {
         }
     }
 
-    /// The answer of the first policy that gives one, or that none did.
+    /// The answer of the first policy that gives one, or that none did. A pod that moves `leaves` a node.
     fn choose(
         &mut self,
         policies: &mut [&mut dyn Partitioner],
         demand: DemandId,
+        leaves: Option<NodeId>,
         faults: &mut BTreeMap<(Revision, Cause), Faults>,
     ) -> Result<Option<Choice>, Unanswered> {
         let seed = self.draw();
         for policy in policies {
-            match self.rankings.choose(&self.cluster, *policy, demand, seed) {
+            match self.rankings.choose(&self.cluster, *policy, demand, leaves, seed) {
                 Ok(choice) => return Ok(choice),
                 Err(fault) => {
                     let first = || Faults { count: 0, example: fault.detail.clone() };

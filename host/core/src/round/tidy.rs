@@ -68,7 +68,7 @@ impl Planner {
         if from == node || may_go(&self.cluster, pod).is_none() {
             return;
         }
-        let choice = match self.rankings.choose_on(&self.cluster, policy, demand, node, seed) {
+        let choice = match self.rankings.choose_on(&self.cluster, policy, (demand, from), node, seed) {
             Ok(Some(choice)) => choice,
             Ok(None) => return,
             Err(fault) => return plan.count(policy.revision(), &fault),

@@ -14,13 +14,13 @@ impl Cluster {
         if self.pods.len() == id.index() {
             self.pods.push(None);
         }
-        let demand = self.demands.intern(&demand, &self.models, &mut self.names);
+        let demand = self.enrol(&demand, &spec.namespace, &spec.labels);
         self.pods[id.index()] = Some(Pod { spec, demand, waits_since_ms: self.now_ms, placed: None, leaving: None });
         Ok(())
     }
 
     pub(super) fn add_running(&mut self, id: PodId, spec: PodSpec, node_id: NodeId, grant: Grant) -> Result<(), Refused> {
-        let entry = Entry::new(spec.demand.clone(), &self.models, &mut self.names);
+        let entry = Entry::new(spec.demand.clone(), Vec::new(), &self.models, &mut self.lookup);
         let no_room = |name: &str| Refused::NoRoom { namespace: spec.namespace.clone(), name: spec.name.clone(), node: name.to_owned() };
         let Some(node) = self.node(node_id) else { return Err(no_room(&format!("number {}", node_id.0))) };
         if grant.0.iter().any(|part| matches!(part.1, Use::Share(0) | Use::Mps(0))) {
@@ -51,6 +51,8 @@ impl Cluster {
             self.release(id, &pod, place, true);
         }
         self.left(id, None);
+        self.recount(id);
+        self.strike(pod.demand);
         for place in places {
             self.touch(place.node);
         }
@@ -64,6 +66,7 @@ impl Cluster {
         let pod = pod.clone();
         let elsewhere = pod.placed.as_ref().is_none_or(|now| now.node != place.node);
         self.release(id, &pod, &place, elsewhere);
+        self.recount(id);
         self.left(id, Some(place.node));
         self.touch(place.node);
         // Where it runs now it may be disturbed again.
@@ -99,6 +102,7 @@ impl Cluster {
         let (node, spec) = (placed.node, pod.spec.clone());
         self.spend(&spec, -1);
         self.count_running(&spec, -1);
+        self.recount(id);
         self.touch(node);
     }
 
@@ -141,6 +145,7 @@ impl Cluster {
                 node.remove_pod(id, self.demands.get(demand).shape.as_ref());
             }
         }
+        self.recount(id);
         self.touch(new.node);
         self.touch(old.node);
     }
@@ -162,6 +167,7 @@ impl Cluster {
         let incarnation = node.incarnation;
         pod.placed = Some(Placed { node: node_id, grant, since_ms: self.now_ms, stopping: false, round: self.round, incarnation });
         self.changes += 1;
+        self.recount(id);
         self.touch(node_id);
     }
 
@@ -220,6 +226,7 @@ impl Cluster {
         if let Some(Some(Pod { placed: Some(placed), .. })) = self.pods.get_mut(id.index()) {
             placed.stopping = stopping;
         }
+        self.recount(id);
     }
 
     /// Gives back what a pod used at a place. `all` says that nothing else of the pod is on that node.

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::{
     Node,
     catalogue::Models,
+    crowds::CrowdId,
     limits::{Barrier, Limits},
     names::Names,
+    near::{Lookup, Near},
     node::Shape,
 };
 use crate::model::{Demand, DemandId, GpuAsk, Isolation, MILLI, ModelId, Profile, ProfileId};
@@ -45,15 +47,21 @@ pub struct Entry {
     pub profiles: Vec<ProfileId>,
     /// Selectors, affinity to nodes, tolerations, ports and amounts of other resources; none where it has none of them.
     pub(crate) limits: Option<Box<Limits>>,
+    /// What pods on other nodes mean to it; none where they mean nothing.
+    pub(crate) near: Option<Box<Near>>,
+    /// The crowds that its pods belong to, sorted, of those that somebody's constraints name.
+    pub(crate) crowds: Vec<CrowdId>,
 }
 
 impl Entry {
-    pub(crate) fn new(demand: Demand, models: &Models, names: &mut Names) -> Self {
+    pub(crate) fn new(demand: Demand, crowds: Vec<CrowdId>, models: &Models, lookup: &mut Lookup) -> Self {
         let mut accepted: Vec<ModelId> = demand.models.iter().filter_map(|name| models.id(name)).collect();
         accepted.sort_unstable();
         let no_model = accepted.is_empty() && !demand.models.is_empty();
-        let (shape, limits) = (Shape::of(&demand), Limits::of(&demand, names));
-        let mut entry = Self { shape, models: accepted, no_model, wants: Vec::new(), profiles: Vec::new(), limits, demand };
+        let (shape, limits) = (Shape::of(&demand), Limits::of(&demand, &mut lookup.names));
+        let near = Near::of(demand.constraints.as_deref(), lookup);
+        let (wants, profiles) = (Vec::new(), Vec::new());
+        let mut entry = Self { shape, models: accepted, no_model, wants, profiles, limits, near, crowds, demand };
         if let GpuAsk::Mig { partitions } = &entry.demand.gpu {
             // What no model has is wanted all the same: a demand without wants would fit anywhere.
             let rows = |name: &str| if no_model { Vec::new() } else { models.rows_named(name, &entry.models) };
@@ -83,10 +91,27 @@ impl Entry {
         self.limits.as_ref().map_or(!node.marks.bars, |limits| limits.admit(&node.marks, names))
     }
 
+    /// Whether a pod's selector and affinity match the node.
+    #[must_use]
+    pub(crate) fn attracted(&self, node: &Node, names: &Names) -> bool {
+        self.limits.as_ref().is_none_or(|limits| limits.attracts(&node.marks, names))
+    }
+
+    /// Whether a pod bears every taint of the node that keeps pods away.
+    #[must_use]
+    pub(crate) fn bears_taints(&self, node: &Node) -> bool {
+        self.limits.as_deref().unwrap_or(&Limits::NONE).bears(&node.marks)
+    }
+
     /// What keeps a pod from the node whatever is free on it.
     #[must_use]
     pub(crate) fn barrier(&self, node: &Node, names: &Names) -> Option<Barrier> {
-        self.limits.as_deref().unwrap_or(&Limits::NONE).barrier(&node.spec, &node.marks, names)
+        self.limits.as_deref().unwrap_or(&Limits::NONE).barrier(&node.marks, names)
+    }
+
+    /// Whether anybody may ask next to whom its pods run.
+    pub(crate) fn is_counted(&self) -> bool {
+        !self.crowds.is_empty() || self.near.as_ref().is_some_and(|near| !near.apart.is_empty())
     }
 
     /// How much a pod prefers the node, by the node's labels and taints.
@@ -135,25 +160,26 @@ fn large_enough(models: &Models, accepted: &[ModelId], memory_mib: u32, compute:
 #[derive(Clone, Debug, Default)]
 pub struct Demands {
     entries: Vec<Entry>,
-    ids: BTreeMap<Demand, DemandId>,
+    /// By the demand, and the crowds that the pod belongs to: pods of one number are interchangeable.
+    ids: BTreeMap<Demand, BTreeMap<Vec<CrowdId>, DemandId>>,
 }
 
 impl Demands {
-    /// The number of `demand`, given now if it is new.
-    pub(crate) fn intern(&mut self, demand: &Demand, models: &Models, names: &mut Names) -> DemandId {
-        if let Some(&id) = self.ids.get(demand) {
+    /// The number of `demand` of a pod that belongs to `crowds`, given now if it is new.
+    pub(crate) fn intern(&mut self, demand: &Demand, crowds: Vec<CrowdId>, models: &Models, lookup: &mut Lookup) -> DemandId {
+        if let Some(&id) = self.ids.get(demand).and_then(|ids| ids.get(&crowds)) {
             return id;
         }
         let id = DemandId::new(self.entries.len());
-        self.entries.push(Entry::new(demand.clone(), models, names));
-        self.ids.insert(demand.clone(), id);
+        self.entries.push(Entry::new(demand.clone(), crowds.clone(), models, lookup));
+        self.ids.entry(demand.clone()).or_default().insert(crowds, id);
         id
     }
 
     /// Looks everything up again after the cluster's models changed.
-    pub(crate) fn resolve(&mut self, models: &Models, names: &mut Names) {
+    pub(crate) fn resolve(&mut self, models: &Models, lookup: &mut Lookup) {
         for entry in &mut self.entries {
-            *entry = Entry::new(entry.demand.clone(), models, names);
+            *entry = Entry::new(entry.demand.clone(), std::mem::take(&mut entry.crowds), models, lookup);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the outside tells the core, and why it may be refused.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::Grant;
@@ -32,6 +34,10 @@ pub enum Event {
     PodStays(PodId),
     /// What may be done to a pod, or by it, is otherwise than was told before.
     PodTerms(PodId, Terms),
+    /// A pod has other labels.
+    PodRelabelled(PodId, BTreeMap<String, String>),
+    /// The labels of a namespace; none if it is gone. Selectors that go by labels of namespaces know only those told of.
+    Namespace(String, Option<BTreeMap<String, String>>),
     /// How many pods of a disruption budget may be stopped now; none if the budget is gone.
     Budget(String, Option<u32>),
     /// What to expect: demands with their weights. Replaces the mix told before.

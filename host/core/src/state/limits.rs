@@ -15,7 +15,7 @@ use crate::model::{
 /// The one field of a node on which there are conditions.
 const NODE_NAME: &str = "metadata.name";
 /// What a cordoned node has, whether somebody wrote it down or not.
-pub(crate) const CORDON: &str = "node.kubernetes.io/unschedulable";
+const CORDON: &str = "node.kubernetes.io/unschedulable";
 /// How every address is written.
 const EVERY_ADDRESS: &str = "0.0.0.0";
 /// What a taint that asks pods to stay away weighs: as much as the heaviest preference can.
@@ -26,8 +26,10 @@ const SHUNNED: i64 = 100;
 pub(crate) struct Marks {
     /// Key and value, sorted; the node's name is under [`EMPTY`].
     labels: Vec<(u32, u32)>,
-    /// As in [`NodeSpec::taints`], in that order, and if it is cordoned one more.
+    /// As in [`NodeSpec::taints`], in that order.
     taints: Vec<Mark>,
+    /// The taint that it has because it is cordoned.
+    cordon: Option<Mark>,
     /// Whether a pod that bears nothing may not come.
     pub(crate) bars: bool,
     /// Whether there is a reason not to prefer it.
@@ -48,16 +50,17 @@ impl Marks {
         let mut labels: Vec<(u32, u32)> = spec.labels.iter().map(|(key, value)| (names.id(key), names.id(value))).collect();
         labels.push((EMPTY, names.id(&spec.name)));
         labels.sort_unstable();
-        let cordon = spec.unschedulable.then(|| Taint { key: CORDON.into(), value: String::new(), effect: Effect::NoSchedule });
-        let mark = |taint: &Taint| Mark {
+        let mut mark = |taint: &Taint| Mark {
             key: names.id(&taint.key),
             value: names.id(&taint.value),
             number: canonical(&taint.value),
             effect: taint.effect,
         };
-        let taints: Vec<Mark> = spec.taints.iter().chain(&cordon).map(mark).collect();
+        let taints: Vec<Mark> = spec.taints.iter().map(&mut mark).collect();
+        let cordon = Taint { key: CORDON.into(), value: String::new(), effect: Effect::NoSchedule };
+        let cordon = spec.unschedulable.then(|| mark(&cordon));
         let shuns = |mark: &Mark| mark.effect == Effect::PreferNoSchedule;
-        Self { labels, bars: !taints.iter().all(shuns), shuns: taints.iter().any(shuns), taints }
+        Self { labels, bars: cordon.is_some() || !taints.iter().all(shuns), shuns: taints.iter().any(shuns), taints, cordon }
     }
 
     /// The value of a label.
@@ -178,7 +181,12 @@ impl Limits {
 
     /// Whether the pod bears every taint of the node that keeps pods away.
     pub(crate) fn bears(&self, marks: &Marks) -> bool {
-        !marks.bars || !marks.taints.iter().any(|&mark| mark.effect != Effect::PreferNoSchedule && !self.bears_one(mark))
+        !marks.bars || self.refused(marks).is_none()
+    }
+
+    /// The row of the first taint that is not borne.
+    fn refused(&self, marks: &Marks) -> Option<usize> {
+        marks.taints.iter().position(|&mark| mark.effect != Effect::PreferNoSchedule && !self.bears_one(mark))
     }
 
     fn bears_one(&self, mark: Mark) -> bool {
@@ -187,21 +195,24 @@ impl Limits {
 
     /// Whether a pod may run on the node as far as labels and taints decide.
     pub(crate) fn admit(&self, marks: &Marks, names: &Names) -> bool {
-        self.bears(marks) && self.attracts(marks, names) && one_of_each(&self.volumes, marks, names)
+        self.bears(marks)
+            && marks.cordon.is_none_or(|mark| self.bears_one(mark))
+            && self.attracts(marks, names)
+            && one_of_each(&self.volumes, marks, names)
     }
 
     /// What first keeps a pod from the node.
-    pub(crate) fn barrier(&self, spec: &NodeSpec, marks: &Marks, names: &Names) -> Option<Barrier> {
+    pub(crate) fn barrier(&self, marks: &Marks, names: &Names) -> Option<Barrier> {
         if !self.attracts(marks, names) {
             return Some(Barrier::Selector);
         }
         if !one_of_each(&self.volumes, marks, names) {
             return Some(Barrier::Volume);
         }
-        let refused = |&mark: &Mark| mark.effect != Effect::PreferNoSchedule && !self.bears_one(mark);
-        let row = marks.taints.iter().position(refused)?;
-        let cordon = spec.unschedulable && spec.taints.get(row).is_none_or(|taint| taint.key == CORDON);
-        Some(if cordon { Barrier::Cordon } else { Barrier::Taint(row) })
+        if marks.cordon.is_some_and(|mark| !self.bears_one(mark)) {
+            return Some(Barrier::Cordon);
+        }
+        self.refused(marks).map(Barrier::Taint)
     }
 
     /// How much it asks for of another resource.

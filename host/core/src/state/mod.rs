@@ -6,13 +6,17 @@
 mod books;
 mod catalogue;
 mod claims;
+mod counts;
+mod crowds;
 mod demands;
+mod domains;
 mod event;
 mod gpu;
 mod journal;
 mod limits;
 mod mps;
 mod names;
+mod near;
 mod node;
 mod nodes;
 mod requirement;
@@ -22,13 +26,19 @@ use std::collections::BTreeMap;
 
 pub use catalogue::Models;
 pub use claims::{Claim, Why};
+pub(crate) use counts::Counts;
+pub(crate) use crowds::CrowdId;
 pub use demands::{Demands, Entry, Wanted};
+pub(crate) use domains::{Domains, TopologyId};
 pub use event::{Event, Refused};
 pub use gpu::{Gpu, GpuFault, Holder, Layout, Mig, Partition};
 pub use journal::Journal;
-pub(crate) use limits::{Barrier, Marks};
+pub(crate) use limits::Barrier;
+use limits::Marks;
 pub use mps::{Made, Slice, Slices};
 pub(crate) use names::Names;
+use near::Lookup;
+pub(crate) use near::{Beside, Even};
 pub use node::{Node, Shape};
 pub(crate) use room::recut;
 pub use room::{Change, Grant, Room, Use};
@@ -75,7 +85,10 @@ pub struct Cluster {
     pods: Vec<Option<Pod>>,
     models: Models,
     demands: Demands,
-    names: Names,
+    lookup: Lookup,
+    counts: Counts,
+    /// Pods whose demand got another number, until somebody asks.
+    rematched: Vec<PodId>,
     mix: Vec<(DemandId, u32)>,
     mix_version: u64,
     journal: Journal,
@@ -116,7 +129,7 @@ impl Cluster {
             Event::Time(now_ms) => self.now_ms = self.now_ms.max(now_ms),
             Event::ModelSeen(model) => {
                 self.models.add(&model)?;
-                self.demands.resolve(&self.models, &mut self.names);
+                self.demands.resolve(&self.models, &mut self.lookup);
                 // What a demand accepts may have changed, so may every ranking.
                 self.mix_version += 1;
                 self.journal.reset(self.nodes.len());
@@ -134,6 +147,8 @@ impl Cluster {
             Event::PodStops(id) => self.stops(id)?,
             Event::PodStays(id) => self.stays(id)?,
             Event::PodTerms(id, terms) => self.change_terms(id, terms)?,
+            Event::PodRelabelled(id, labels) => self.relabel(id, labels)?,
+            Event::Namespace(name, labels) => self.name_space(&name, labels),
             Event::Budget(name, allowed) => {
                 self.rules += 1;
                 match allowed {
@@ -145,8 +160,7 @@ impl Cluster {
                 let whole = |source| Refused::Demand { whose: "the mix".into(), source };
                 let mix = mix.into_iter().map(|(demand, weight)| Ok((demand.validated().map_err(whole)?, weight)));
                 let mix = mix.collect::<Result<Vec<_>, Refused>>()?;
-                let intern = |(demand, weight)| (self.demands.intern(&demand, &self.models, &mut self.names), weight);
-                self.mix = mix.into_iter().map(intern).collect();
+                self.mix = mix.into_iter().map(|(demand, weight)| (self.intern(&demand, Vec::new()), weight)).collect();
                 self.mix_version += 1;
             }
         }
@@ -210,7 +224,13 @@ impl Cluster {
     /// Words of nodes by number.
     #[must_use]
     pub(crate) fn names(&self) -> &Names {
-        &self.names
+        &self.lookup.names
+    }
+
+    /// Domains of nodes by labels.
+    #[must_use]
+    pub(crate) fn domains(&self) -> &Domains {
+        &self.lookup.domains
     }
 
     /// All demands.
@@ -255,10 +275,10 @@ impl Cluster {
         self.placed = 0;
     }
 
-    /// Whether the round so far placed or moved anybody.
+    /// How many pods the round so far placed or moved.
     #[must_use]
-    pub(crate) fn has_placed(&self) -> bool {
-        self.placed > 0
+    pub(crate) fn placed(&self) -> usize {
+        self.placed
     }
 
     /// Whether a place was decided in this round, so that nobody was told of it yet.

@@ -58,8 +58,17 @@ impl Shape {
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, room: Room, marks: Marks, incarnation: u64) -> Self {
-        Self { spec, room, later: Vec::new(), pods: Vec::new(), claims: Vec::new(), by_shape: Vec::new(), marks, incarnation }
+    pub(super) fn new(spec: NodeSpec, room: Room, incarnation: u64) -> Self {
+        Self {
+            spec,
+            room,
+            later: Vec::new(),
+            pods: Vec::new(),
+            claims: Vec::new(),
+            by_shape: Vec::new(),
+            marks: Marks::default(),
+            incarnation,
+        }
     }
 
     /// Pods on the node that use GPUs.

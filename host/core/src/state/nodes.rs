@@ -1,6 +1,6 @@
 //! Nodes come, change and go.
 
-use super::{Cluster, Gpu, GpuFault, Grant, Marks, Node, Refused, Room, dense, limits};
+use super::{Cluster, Gpu, GpuFault, Grant, Node, Refused, Room, dense};
 use crate::model::{NodeError, NodeId, NodeSpec, node::GPUS_MAX};
 
 impl Cluster {
@@ -16,9 +16,9 @@ impl Cluster {
             self.nodes.push(None);
         }
         self.incarnations += 1;
-        let room = Room::of(&spec, &limits::amounts(&spec.extra, &mut self.names), gpus);
-        let marks = Marks::of(&spec, &mut self.names);
-        self.nodes[id.index()] = Some(Node::new(spec, room, marks, self.incarnations));
+        let room = Room::of(&spec, gpus);
+        self.nodes[id.index()] = Some(Node::new(spec, room, self.incarnations));
+        self.mark(id);
         // Policies see how many GPUs there are of each model.
         self.mix_version += 1;
         self.journal.changed(id);
@@ -45,7 +45,7 @@ impl Cluster {
             self.models.count(&gpus, old.cpu_milli, -1);
         }
         node.room.gpus.clone_from(&gpus);
-        node.marks = Marks::of(&spec, &mut self.names);
+        self.mark(id);
         self.reweigh(id);
         if let Some(mut found) = reported {
             self.uuids.retain(|_, owner| *owner != id);
@@ -81,8 +81,8 @@ impl Cluster {
 
     /// Reckons what a node has left beside its GPUs, which stay as they are.
     fn reweigh(&mut self, id: NodeId) {
-        let Some(Some(node)) = self.nodes.get(id.index()) else { return };
-        let mut room = Room::of(&node.spec, &limits::amounts(&node.spec.extra, &mut self.names), Vec::new());
+        let Some(node) = self.node(id) else { return };
+        let mut room = node.idle_plain();
         for &number in &node.pods {
             let Some(pod) = self.pod(number) else { continue };
             for _ in pod.placed.iter().chain(&pod.leaving).filter(|place| place.node == id) {
@@ -158,6 +158,10 @@ impl Cluster {
         self.models.count(&node.room.gpus, node.spec.cpu_milli, -1);
         self.uuids.retain(|_, owner| *owner != id);
         self.readopt(&node.spec);
+        self.lookup.domains.enter(id, None);
+        for pod in node.pods {
+            self.recount(pod);
+        }
         for pod in node.claims {
             self.claims.remove(&pod);
         }

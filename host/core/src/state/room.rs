@@ -73,11 +73,9 @@ pub struct Room {
 }
 
 impl Room {
-    /// What a node of `spec` with these GPUs and other resources has when no pod runs there.
-    pub(super) fn of(spec: &NodeSpec, extra: &[(u32, u64)], gpus: Vec<Gpu>) -> Self {
-        let mut stock = Stock::default();
-        stock.refill(extra);
-        Self { cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, owed: (0, 0), gpus, stock }
+    /// What a node of `spec` with these GPUs has when no pod runs there, other resources aside.
+    pub(super) fn of(spec: &NodeSpec, gpus: Vec<Gpu>) -> Self {
+        Self { cpu_free: spec.cpu_milli, memory_free: spec.memory_mib, owed: (0, 0), gpus, stock: Stock::default() }
     }
 
     /// Gives a pod what `grant` says and returns what has to be done to GPUs before it can run.

@@ -18,7 +18,7 @@ fn limits(constraints: Constraints, names: &mut Names) -> Limits {
 fn barrier(constraints: Constraints, spec: &NodeSpec) -> Option<Barrier> {
     let mut names = Names::default();
     let (limits, marks) = (limits(constraints, &mut names), Marks::of(spec, &mut names));
-    let barrier = limits.barrier(spec, &marks, &names);
+    let barrier = limits.barrier(&marks, &names);
     assert_eq!(barrier.is_none(), limits.admit(&marks, &names));
     barrier
 }
@@ -76,6 +76,7 @@ fn a_cordon_is_a_taint_that_can_be_borne() {
     assert_eq!(barrier(Constraints::default(), &written), Some(Barrier::Cordon));
     assert_eq!(barrier(bears(CORDON), &written), None);
     let broken = node(&[], &[("broken", "", Effect::NoExecute)], true);
+    assert_eq!(barrier(Constraints::default(), &broken), Some(Barrier::Cordon));
     assert_eq!(barrier(bears(CORDON), &broken), Some(Barrier::Taint(0)));
     assert_eq!(barrier(bears("broken"), &broken), Some(Barrier::Cordon));
 }
