@@ -7,9 +7,11 @@
 //!   costs.
 //! - [`mig_churn`]: MIG partitions that come and go, beside the published figures.
 //! - [`core`]: speed and memory of the core.
+//! - [`live`]: the live scheduler on a real API server, beside kube-scheduler.
 //! - [`wasm`]: what the policy host costs and what it stops.
 
 pub mod core;
+pub mod live;
 pub mod mig_churn;
 pub mod openb;
 pub mod parallel;

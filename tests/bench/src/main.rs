@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_bench::{
-    core, mig_churn,
+    core, live, mig_churn,
     openb::{self, BASELINES, Done, SEEDS, TRACES},
     table, wasm,
 };
@@ -65,6 +65,25 @@ enum Bench {
     },
     /// Speed and memory of the core: decisions, proofs that something is impossible, reclaim, growth with the cluster.
     Core,
+    /// The live scheduler beside kube-scheduler, on a real API server and etcd: pods bound a second, and how long one waits for a new
+    /// partition. Builds the control plane if it is not built, which takes ten minutes once.
+    Live {
+        /// Nodes of the first shape, that of scheduler_perf's SchedulingBasic.
+        #[arg(long, default_value_t = 5_000)]
+        nodes: usize,
+        /// Pods that are there before.
+        #[arg(long, default_value_t = 1_000)]
+        before: usize,
+        /// Pods that are measured.
+        #[arg(long, default_value_t = 10_000)]
+        pods: usize,
+        /// Nodes with eight GPUs in the other shapes.
+        #[arg(long, default_value_t = 100)]
+        gpu_nodes: usize,
+        /// Pods whose latency is measured.
+        #[arg(long, default_value_t = 500)]
+        latencies: usize,
+    },
     /// What the policy host costs, and how it ends every attack that the hostile components make.
     WasmHost,
     /// Compile a component read from standard input under limits. Run by this program itself, in a process of its own.
@@ -96,6 +115,9 @@ fn run(cli: &Cli) -> Result<bool> {
         Bench::OpenbTax { data, policy } => tax(&openb::data(data.clone()), policy, &cli.out),
         Bench::MigChurn { requests, node_gpus, seeds } => churn(*node_gpus, *requests, *seeds, &cli.out),
         Bench::Core => core_speed(&cli.out),
+        &Bench::Live { nodes, before, pods, gpu_nodes, latencies } => {
+            live_speed(live::Size { nodes, before, pods, gpu_nodes, latencies }, &cli.out)
+        }
         Bench::WasmHost => wasm_host(&cli.out),
         Bench::Compile => unreachable!("handled before anything else"),
     }
@@ -279,6 +301,27 @@ fn core_speed(out: &Path) -> Result<bool> {
     say(&table::render(&core::TITLES, &core::cells(&rows)));
     finish(out, "core", &rows)?;
     Ok(rows.iter().all(core::Row::reached))
+}
+
+fn live_speed(size: live::Size, out: &Path) -> Result<bool> {
+    let figures = live::run(size, &|what| drop(writeln!(io::stderr().lock(), "measuring: {what}")))?;
+    let cells: Vec<Vec<String>> = figures
+        .rates
+        .iter()
+        .map(|row| {
+            let theirs = row.kube_scheduler.map_or("-".to_owned(), |rate| format!("{rate:.0}"));
+            let ratio = row.kube_scheduler.map_or("-".to_owned(), |rate| format!("{:.2}", row.partita / rate));
+            vec![row.shape.to_owned(), row.nodes.to_string(), row.pods.to_string(), format!("{:.0}", row.partita), theirs, ratio]
+        })
+        .collect();
+    say("Pods bound a second, both schedulers on one control plane, one after the other\n");
+    say(&table::render(&["PODS ASK FOR", "NODES", "PODS", "PARTITA/S", "KUBE-SCHEDULER/S", "RATIO"], &cells));
+    let live::Latency { nodes, pods, p50, p99 } = figures.latency;
+    say(&format!("From created to bound, a new MIG partition each ({pods} pods, {nodes} nodes): p50 {p50:.0} ms, p99 {p99:.0} ms\n"));
+    let [lean, full] = figures.decode_us;
+    say(&format!("Decoding a pod of a watch: {lean:.1} us with what scheduling needs, {full:.1} us in full\n"));
+    finish(out, "live", &figures)?;
+    Ok(figures.rates.iter().all(|row| row.kube_scheduler.is_none_or(|theirs| row.partita >= theirs)) && p50 < 50.0 && p99 < 200.0)
 }
 
 fn wasm_host(out: &Path) -> Result<bool> {

@@ -5,5 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod bad_input;
+mod faults;
+mod handshake;
+mod leaders;
+mod rights;
 mod semantics;
 mod stage;

@@ -13,11 +13,16 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use partita_cluster::{ControlPlane, Options, Program};
+use partita_cluster::{
+    ControlPlane, NodeShape, Options, Program,
+    agent::{Agents, Behaviour},
+    install_crds,
+    nodes::GPU_MODELS,
+};
 use serde_json::{Value, json};
 
 /// How long anything may take on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How often is looked.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -88,9 +93,18 @@ impl Stage {
 
     /// Starts a scheduler with these arguments, which ends at a fault point if one is named.
     pub(crate) fn scheduler_with(&self, arguments: &[&str], fault: Option<&str>) -> Scheduler {
+        self.start(self.cluster.kubeconfig(), arguments, fault)
+    }
+
+    /// Starts a scheduler that comes with this kubeconfig.
+    pub(crate) fn scheduler_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Scheduler {
+        self.start(kubeconfig, arguments, None)
+    }
+
+    fn start(&self, kubeconfig: &Path, arguments: &[&str], fault: Option<&str>) -> Scheduler {
         let log = self.cluster.folder().join(format!("partita-{}.log", Instant::now().elapsed().as_nanos() ^ u128::from(rand())));
         let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
-        command.args(["-vv", "scheduler", "--native", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(self.cluster.kubeconfig());
+        command.args(["-vv", "scheduler", "--native", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(kubeconfig);
         command.args(arguments).stdin(Stdio::null()).stdout(File::create(log.with_extension("out")).unwrap());
         command.stderr(File::create(&log).unwrap()).env_remove("PARTITA_LOG").env_remove("PARTITA_FAULT");
         command.env("PARTITA_LOG", "info,partita_kube=debug");
@@ -103,6 +117,24 @@ impl Stage {
     /// What a scheduler printed.
     pub(crate) fn output(scheduler: &Scheduler) -> String {
         std::fs::read_to_string(scheduler.log.with_extension("out")).unwrap()
+    }
+
+    /// Agents on all nodes with GPUs.
+    pub(crate) async fn agents(&self) -> Agents {
+        Agents::start(self.client.clone(), Behaviour::default()).await.unwrap()
+    }
+
+    /// What a pod of the default namespace got of its node's GPUs.
+    pub(crate) async fn grant(&self, name: &str) -> String {
+        let pod = self.pods("default").get(name).await.unwrap();
+        pod.metadata.annotations.unwrap_or_default().remove("partita.dev/grant").unwrap_or_default()
+    }
+
+    /// How many partitions a node has ready.
+    pub(crate) async fn partitions(&self, node: &str) -> usize {
+        let nodes: Api<partita_kube::crd::GpuNode> = Api::all(self.client.clone());
+        let gpus = nodes.get(node).await.unwrap().status.unwrap().gpus;
+        gpus.iter().map(|gpu| gpu.partitions.len()).sum()
     }
 
     pub(crate) fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -207,6 +239,13 @@ fn run(kubeconfig: &Path, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), text)
 }
 
+/// Nodes with so many H100 each, which may be cut in any way.
+pub(crate) async fn gpu_nodes(stage: &Stage, prefix: &str, nodes: usize, gpus: u32) {
+    let mut shape = NodeShape::new(prefix, nodes).with_gpus(GPU_MODELS[3], gpus);
+    shape.labels.insert("partita.dev/partitioning".into(), "auto".into());
+    partita_cluster::nodes::create(&stage.client, &shape).await.unwrap();
+}
+
 /// The spec of a pod that asks for these resources; what has no fraction is asked as a limit too, as the API wants it.
 pub(crate) fn asks(requests: &Value) -> Value {
     let mut limits = requests.clone();
@@ -242,12 +281,4 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
 fn rand() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
-}
-
-async fn install_crds(client: &Client) -> Result<(), kube::Error> {
-    let crds = Api::all(client.clone());
-    for crd in partita_kube::crd::all() {
-        crds.create(&PostParams::default(), &crd).await?;
-    }
-    Ok(())
 }

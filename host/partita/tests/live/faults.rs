@@ -1,0 +1,83 @@
+//! Whatever dies at whatever moment: no pod is lost, none is bound twice, no partition is used twice.
+
+use partita_cluster::Program;
+use serde_json::json;
+
+use crate::stage::{Stage, gpu_nodes, until};
+
+/// How many pods wait when the scheduler dies; those of the first wave are bound before.
+const PODS: usize = 12;
+
+/// Pods that need new partitions, and one that needs none.
+async fn pods(stage: &Stage, wave: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for number in 0..PODS {
+        let name = format!("{wave}-{number}");
+        let profile = ["1g.10gb", "2g.20gb", "3g.40gb"][number % 3];
+        stage.asking("default", &name, json!({ format!("nvidia.com/mig-{profile}"): "1" })).await;
+        names.push(name);
+    }
+    let plain = format!("{wave}-plain");
+    stage.asking("default", &plain, json!({ "cpu": "100m" })).await;
+    names.push(plain);
+    names
+}
+
+async fn all_bound(stage: &Stage, names: &[String]) {
+    for name in names {
+        stage.bound("default", name).await;
+    }
+}
+
+/// A scheduler that dies at each place where it is about to do something, or has just done it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_dies_loses_and_doubles_nothing() {
+    let stage = Stage::with(&[]).await;
+    gpu_nodes(&stage, "gpu", 2, 4).await;
+    let agents = stage.agents().await;
+    for (row, fault) in ["layout.before", "layout.after", "bind.before", "bind.after", "layout.after:2", "bind.before:5", "bind.after:9"].iter().enumerate() {
+        let mut dies = stage.scheduler_with(&["--no-lease"], Some(fault));
+        let names = pods(&stage, &format!("wave-{row}")).await;
+        let status = dies.ended().await;
+        assert!(!status.success(), "{fault}");
+        let lives = stage.scheduler();
+        all_bound(&stage, &names).await;
+        drop(lives);
+        assert_eq!(agents.violations(), [], "{fault}");
+        for name in names {
+            stage.delete("default", &name).await;
+        }
+    }
+}
+
+/// The API server and etcd go away and come back, and history is forgotten, while pods come.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_comes_back_is_followed_again() {
+    let stage = Stage::with(&[]).await;
+    gpu_nodes(&stage, "gpu", 4, 4).await;
+    let agents = stage.agents().await;
+    let mut scheduler = stage.scheduler();
+    let mut names = pods(&stage, "before").await;
+    all_bound(&stage, &names).await;
+
+    stage.cluster.restart(Program::ApiServer).await.unwrap();
+    names = pods(&stage, "restarted").await;
+    all_bound(&stage, &names).await;
+
+    stage.cluster.kill(Program::Etcd).unwrap();
+    stage.cluster.start_again(Program::Etcd).await.unwrap();
+    until("the API server answers", async || stage.pods("default").get("before-0").await.ok()).await;
+    names = pods(&stage, "etcd").await;
+    all_bound(&stage, &names).await;
+
+    // A watch that stood still while everything it would be told of was forgotten must list anew.
+    scheduler.signal(rustix::process::Signal::STOP);
+    stage.delete("default", "before-0").await;
+    names = pods(&stage, "forgotten").await;
+    stage.cluster.forget_history().await.unwrap();
+    scheduler.signal(rustix::process::Signal::CONT);
+    all_bound(&stage, &names).await;
+
+    assert!(scheduler.runs(), "{}", scheduler.log());
+    assert_eq!(agents.violations(), []);
+}

@@ -1,0 +1,335 @@
+//! The live scheduler on a real API server, beside the real kube-scheduler on the same one.
+//!
+//! Both get the same pods on the same nodes, one after the other, with the same load beside them: this process creates the pods and
+//! watches until the last one is bound. kube-scheduler is freed of its client's rate limit, as its own benchmark `scheduler_perf` does.
+//! Ours runs in this process, with its policies as components, exactly as `partita scheduler` wires it.
+
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{Namespace, Pod as FullPod};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+    runtime::watcher::{self, Event},
+};
+use partita_cluster::{ControlPlane, NodeShape, Options, Program, agent::Agents, install_crds, nodes};
+use partita_core::{Config, policy::Partitioner};
+use partita_kube::{
+    objects::{Pod, full_name, measure},
+    run::{self, Shared},
+    scheduler::{Metrics, Scheduler},
+};
+use partita_policy::Limits;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// Pods created at once.
+const CREATORS: usize = 48;
+/// How long one shape may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Pause between two pods whose latency is measured: they come one by one, as people start them.
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Nodes of the first shape.
+    pub nodes: usize,
+    /// Pods that are there before.
+    pub before: usize,
+    /// Pods that are measured.
+    pub pods: usize,
+    /// Nodes with eight GPUs in the other shapes.
+    pub gpu_nodes: usize,
+    /// Pods whose latency is measured.
+    pub latencies: usize,
+}
+
+/// All figures.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    /// One row for each shape.
+    pub rates: Vec<Rate>,
+    /// From "created" to "bound" of a pod that needs a new partition.
+    pub latency: Latency,
+    /// Microseconds to decode a pod: as little as scheduling needs, and all of it.
+    pub decode_us: [f64; 2],
+}
+
+/// Pods bound a second.
+#[derive(Debug, Serialize)]
+pub struct Rate {
+    /// What was asked.
+    pub shape: &'static str,
+    /// Nodes.
+    pub nodes: usize,
+    /// Pods measured.
+    pub pods: usize,
+    /// Ours.
+    pub partita: f64,
+    /// kube-scheduler; none where it cannot do it.
+    pub kube_scheduler: Option<f64>,
+}
+
+/// Milliseconds.
+#[derive(Debug, Serialize)]
+pub struct Latency {
+    /// Nodes with eight GPUs.
+    pub nodes: usize,
+    /// Pods.
+    pub pods: usize,
+    /// Half of them were bound by then.
+    pub p50: f64,
+    /// 99 of 100.
+    pub p99: f64,
+}
+
+/// Runs everything.
+///
+/// # Errors
+/// When the control plane does not start, or a scheduler does not bind all pods.
+pub fn run(size: Size, tell: &dyn Fn(&str)) -> Result<Figures> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(all(size, tell))
+}
+
+async fn all(size: Size, tell: &dyn Fn(&str)) -> Result<Figures> {
+    let mut rates = Vec::new();
+    tell("plain pods");
+    {
+        let stage = Stage::start().await?;
+        nodes::create(&stage.client, &NodeShape { cpu: "32".into(), ..NodeShape::new("node", size.nodes) }).await?;
+        let plain = json!({ "requests": { "cpu": "100m", "memory": "500Mi" } });
+        rates.push(stage.both("cpu and memory", size.nodes, size.before, size.pods, &plain).await?);
+    }
+    tell("whole GPUs");
+    {
+        let stage = Stage::start().await?;
+        let shape = NodeShape::new("gpu", size.gpu_nodes).with_gpus(nodes::GPU_MODELS[3], 8);
+        nodes::create(&stage.client, &shape).await?;
+        let whole = json!({ "requests": { "cpu": "100m", "nvidia.com/gpu": "1" }, "limits": { "nvidia.com/gpu": "1" } });
+        rates.push(stage.both("a whole GPU (device plugin)", size.gpu_nodes, 0, size.gpu_nodes * 8 * 9 / 10, &whole).await?);
+    }
+    tell("MIG partitions");
+    let stage = Stage::start().await?;
+    let mut shape = NodeShape::new("mig", size.gpu_nodes).with_gpus(nodes::GPU_MODELS[3], 8);
+    shape.labels.insert("partita.dev/partitioning".into(), "mig".into());
+    nodes::create(&stage.client, &shape).await?;
+    let _agents = Agents::start(stage.client.clone()).await?;
+    let ours = Ours::start(&stage.cluster).await?;
+    let mig = json!({ "requests": { "cpu": "100m", "nvidia.com/mig-1g.10gb": "1" }, "limits": { "nvidia.com/mig-1g.10gb": "1" } });
+    tell("latency of new partitions");
+    let latency = stage.latency(size, &mig).await?;
+    let pods = size.gpu_nodes * 8 * 2;
+    stage.settle("filled").await?;
+    let took = stage.bind_all("filled", "partita", pods, &mig).await?;
+    rates.push(Rate { shape: "a MIG partition, made for it", nodes: size.gpu_nodes, pods, partita: rate(pods, took), kube_scheduler: None });
+    ours.stop().await?;
+    Ok(Figures { rates, latency, decode_us: decode_us() })
+}
+
+/// Microseconds to decode a pod as a watch sends it: with what scheduling needs, and in full; the fastest of three repeats each.
+fn decode_us() -> [f64; 2] {
+    const PODS: usize = 5_000;
+    let lines: Vec<String> = (0..PODS).map(measure::sample).collect();
+    [measure::lean, measure::typed].map(|decode| {
+        let once = || {
+            let began = Instant::now();
+            let read = decode(&lines);
+            assert_eq!(read, PODS, "the sample is a pod");
+            began.elapsed().as_secs_f64() * 1e6 / PODS as f64
+        };
+        (0..3).map(|_| once()).fold(f64::INFINITY, f64::min)
+    })
+}
+
+fn rate(pods: usize, took: Duration) -> f64 {
+    pods as f64 / took.as_secs_f64()
+}
+
+/// A control plane with kube-scheduler, stopped.
+struct Stage {
+    cluster: ControlPlane,
+    client: Client,
+}
+
+impl Stage {
+    async fn start() -> Result<Self> {
+        let unlimited = ["--kube-api-qps=5000", "--kube-api-burst=5000"].map(str::to_owned).to_vec();
+        let options = Options {
+            programs: [Program::Scheduler].into(),
+            generous: true,
+            flags: [(Program::Scheduler, unlimited)].into(),
+            ..Options::default()
+        };
+        let cluster = ControlPlane::start(options).await?;
+        cluster.stop(Program::Scheduler).await?;
+        let client = cluster.client();
+        install_crds(&client).await?;
+        Ok(Self { cluster, client })
+    }
+
+    /// The same pods by kube-scheduler, then by us.
+    async fn both(&self, shape: &'static str, nodes: usize, before: usize, pods: usize, resources: &Value) -> Result<Rate> {
+        self.cluster.start_again(Program::Scheduler).await?;
+        let theirs = self.one("default-scheduler", before, pods, resources).await?;
+        self.cluster.stop(Program::Scheduler).await?;
+        let ours = Ours::start(&self.cluster).await?;
+        let own = self.one("partita", before, pods, resources).await?;
+        ours.stop().await?;
+        Ok(Rate { shape, nodes, pods, partita: rate(pods, own), kube_scheduler: Some(rate(pods, theirs)) })
+    }
+
+    async fn one(&self, scheduler: &str, before: usize, pods: usize, resources: &Value) -> Result<Duration> {
+        let namespace = format!("by-{scheduler}");
+        self.settle(&namespace).await?;
+        // One more pod, so that a scheduler that has just started has listed everything.
+        self.bind_all(&namespace, scheduler, before + 1, resources).await?;
+        let took = self.bind_all(&namespace, scheduler, pods, resources).await?;
+        self.empty(&namespace).await?;
+        Ok(took)
+    }
+
+    async fn settle(&self, namespace: &str) -> Result<()> {
+        let object: Namespace = serde_json::from_value(json!({ "metadata": { "name": namespace } }))?;
+        Api::all(self.client.clone()).create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    async fn empty(&self, namespace: &str) -> Result<()> {
+        let pods: Api<FullPod> = Api::namespaced(self.client.clone(), namespace);
+        loop {
+            pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
+            if pods.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn pod(scheduler: &str, name: &str, resources: &Value) -> Result<FullPod> {
+        Ok(serde_json::from_value(json!({ "metadata": { "name": name }, "spec": {
+            "schedulerName": scheduler, "terminationGracePeriodSeconds": 0,
+            "containers": [{ "name": "main", "image": "none", "resources": resources }],
+        } }))?)
+    }
+
+    /// Creates pods and waits until all are bound: the time from the first creation to the last binding that is seen.
+    async fn bind_all(&self, namespace: &str, scheduler: &str, count: usize, resources: &Value) -> Result<Duration> {
+        let pods: Api<FullPod> = Api::namespaced(self.client.clone(), namespace);
+        let run = Instant::now().elapsed().as_nanos();
+        let prefix = format!("{}-{run}", pods.list_metadata(&ListParams::default()).await?.items.len());
+        let watched = tokio::spawn(bound(self.client.clone(), namespace.to_owned(), prefix.clone(), count));
+        // The watch stands before the first pod is there.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let began = Instant::now();
+        let create = |number: usize| {
+            let (pods, pod) = (pods.clone(), Self::pod(scheduler, &format!("{prefix}-{number}"), resources));
+            async move { pods.create(&PostParams::default(), &pod?).await.map(drop).context("a pod could not be created") }
+        };
+        stream::iter(0..count).map(create).buffer_unordered(CREATORS).try_collect::<()>().await?;
+        let last = tokio::time::timeout(PATIENCE, watched).await.with_context(|| format!("{scheduler} did not bind {count} pods in time"))???;
+        Ok(last - began)
+    }
+
+    /// Pods that come one by one, each of which needs a new partition.
+    async fn latency(&self, size: Size, resources: &Value) -> Result<Latency> {
+        let namespace = "latency";
+        self.settle(namespace).await?;
+        let pods: Api<FullPod> = Api::namespaced(self.client.clone(), namespace);
+        let lean: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let mut events = pin!(watcher::watcher(lean, watcher::Config::default()));
+        let mut took = Vec::with_capacity(size.latencies);
+        let began = Instant::now();
+        for number in 0..size.latencies + 1 {
+            let name = format!("pod-{number}");
+            let created = Instant::now();
+            pods.create(&PostParams::default(), &Self::pod("partita", &name, resources)?).await?;
+            loop {
+                if began.elapsed() > PATIENCE {
+                    bail!("pod {name} was not bound in time");
+                }
+                let Some(event) = events.try_next().await? else { bail!("the watch ended") };
+                if let Event::Apply(pod) | Event::InitApply(pod) = event
+                    && pod.metadata.name.as_deref() == Some(&name)
+                    && !pod.spec.value.node_name.is_empty()
+                {
+                    break;
+                }
+            }
+            // The first one waits until the scheduler has listed everything.
+            if number > 0 {
+                took.push(created.elapsed().as_secs_f64() * 1000.0);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        took.sort_by(f64::total_cmp);
+        let at = |part: f64| took[((took.len() - 1) as f64 * part).round() as usize];
+        Ok(Latency { nodes: size.gpu_nodes, pods: size.latencies, p50: at(0.5), p99: at(0.99) })
+    }
+}
+
+/// Waits until so many pods whose names begin so are bound, and says when the last one was.
+async fn bound(client: Client, namespace: String, prefix: String, count: usize) -> Result<Instant> {
+    let lean: Api<Pod> = Api::namespaced(client, &namespace);
+    let mut events = pin!(watcher::watcher(lean, watcher::Config::default()));
+    let mut seen = BTreeSet::new();
+    while let Some(event) = events.try_next().await? {
+        if let Event::Apply(pod) | Event::InitApply(pod) = event
+            && pod.metadata.name.as_ref().is_some_and(|name| name.starts_with(&prefix))
+            && !pod.spec.value.node_name.is_empty()
+        {
+            seen.insert(full_name(&pod.metadata));
+        }
+        if seen.len() == count {
+            return Ok(Instant::now());
+        }
+    }
+    bail!("the watch ended")
+}
+
+/// Our scheduler, running.
+struct Ours {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<run::End>,
+}
+
+impl Ours {
+    async fn start(cluster: &ControlPlane) -> Result<Self> {
+        let host = crate::openb::host()?;
+        let policy = tokio::task::spawn_blocking(move || host.load_bundled("fragmentation", "", Limits::default()).map(|loaded| (host, loaded.policy)));
+        let (host, policy) = policy.await??;
+        let first_fit = partita_policy::native("first-fit", "")?;
+        let policies: Vec<Box<dyn Partitioner + Send>> = vec![Box::new(policy), Box::new(first_fit)];
+        let metrics = Metrics::new(&mut Registry::default());
+        let shared = Arc::new(Shared::new(Scheduler::new("partita", Config::DEFAULT, false, metrics.clone()), metrics));
+        let (stop, stopped) = watch::channel(false);
+        let client = cluster.client();
+        let options = run::Options { identity: "bench".into(), lease: None, dry_run: false };
+        let running = shared.clone();
+        let task = tokio::spawn(async move {
+            // The host's clock must tick as long as its policies are asked.
+            let _host = host;
+            run::run(client, &options, &running, policies, &mut |_| {}, stopped).await
+        });
+        while shared.ready().is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Self { stop, task })
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.stop.send_replace(true);
+        self.task.await?;
+        Ok(())
+    }
+}
