@@ -19,7 +19,11 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
     runtime::watcher::{self, Event},
 };
-use partita_cluster::{ControlPlane, NodeShape, Options, Program, agent::Agents, install_crds, nodes};
+use partita_cluster::{
+    ControlPlane, NodeShape, Options, Program,
+    agent::{Agents, Behaviour},
+    install_crds, nodes,
+};
 use partita_core::{Config, policy::Partitioner};
 use partita_kube::{
     objects::{Pod, full_name, measure},
@@ -124,7 +128,7 @@ async fn all(size: Size, tell: &dyn Fn(&str)) -> Result<Figures> {
     let mut shape = NodeShape::new("mig", size.gpu_nodes).with_gpus(nodes::GPU_MODELS[3], 8);
     shape.labels.insert("partita.dev/partitioning".into(), "mig".into());
     nodes::create(&stage.client, &shape).await?;
-    let _agents = Agents::start(stage.client.clone()).await?;
+    let _agents = Agents::start(stage.client.clone(), Behaviour::default());
     let ours = Ours::start(&stage.cluster).await?;
     let mig = json!({ "requests": { "cpu": "100m", "nvidia.com/mig-1g.10gb": "1" }, "limits": { "nvidia.com/mig-1g.10gb": "1" } });
     tell("latency of new partitions");
@@ -132,7 +136,13 @@ async fn all(size: Size, tell: &dyn Fn(&str)) -> Result<Figures> {
     let pods = size.gpu_nodes * 8 * 2;
     stage.settle("filled").await?;
     let took = stage.bind_all("filled", "partita", pods, &mig).await?;
-    rates.push(Rate { shape: "a MIG partition, made for it", nodes: size.gpu_nodes, pods, partita: rate(pods, took), kube_scheduler: None });
+    rates.push(Rate {
+        shape: "a MIG partition, made for it",
+        nodes: size.gpu_nodes,
+        pods,
+        partita: rate(pods, took),
+        kube_scheduler: None,
+    });
     ours.stop().await?;
     Ok(Figures { rates, latency, decode_us: decode_us() })
 }
@@ -237,7 +247,9 @@ impl Stage {
             async move { pods.create(&PostParams::default(), &pod?).await.map(drop).context("a pod could not be created") }
         };
         stream::iter(0..count).map(create).buffer_unordered(CREATORS).try_collect::<()>().await?;
-        let last = tokio::time::timeout(PATIENCE, watched).await.with_context(|| format!("{scheduler} did not bind {count} pods in time"))???;
+        let last = tokio::time::timeout(PATIENCE, watched)
+            .await
+            .with_context(|| format!("{scheduler} did not bind {count} pods in time"))???;
         Ok(last - began)
     }
 
@@ -306,7 +318,9 @@ struct Ours {
 impl Ours {
     async fn start(cluster: &ControlPlane) -> Result<Self> {
         let host = crate::openb::host()?;
-        let policy = tokio::task::spawn_blocking(move || host.load_bundled("fragmentation", "", Limits::default()).map(|loaded| (host, loaded.policy)));
+        let policy = tokio::task::spawn_blocking(move || {
+            host.load_bundled("fragmentation", "", Limits::default()).map(|loaded| (host, loaded.policy))
+        });
         let (host, policy) = policy.await??;
         let first_fit = partita_policy::native("first-fit", "")?;
         let policies: Vec<Box<dyn Partitioner + Send>> = vec![Box::new(policy), Box::new(first_fit)];

@@ -8,12 +8,13 @@ use crate::stage::{Stage, gpu_nodes, until};
 /// How many pods wait when the scheduler dies; those of the first wave are bound before.
 const PODS: usize = 12;
 
-/// Pods that need new partitions, and one that needs none.
-async fn pods(stage: &Stage, wave: &str) -> Vec<String> {
+/// Pods that need partitions, and one that needs none. Those of an odd wave need others than those of an even one, so that warm partitions
+/// do not do.
+async fn pods(stage: &Stage, wave: &str, odd: bool) -> Vec<String> {
     let mut names = Vec::new();
     for number in 0..PODS {
         let name = format!("{wave}-{number}");
-        let profile = ["1g.10gb", "2g.20gb", "3g.40gb"][number % 3];
+        let profile = if odd { ["4g.40gb", "4g.40gb", "3g.40gb"] } else { ["1g.10gb", "2g.20gb", "1g.20gb"] }[number % 3];
         stage.asking("default", &name, json!({ format!("nvidia.com/mig-{profile}"): "1" })).await;
         names.push(name);
     }
@@ -35,9 +36,11 @@ async fn a_scheduler_that_dies_loses_and_doubles_nothing() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 2, 4).await;
     let agents = stage.agents().await;
-    for (row, fault) in ["layout.before", "layout.after", "bind.before", "bind.after", "layout.after:2", "bind.before:5", "bind.after:9"].iter().enumerate() {
+    for (row, fault) in
+        ["layout.before", "layout.after", "bind.before", "bind.after", "bind.before:5", "layout.after", "bind.after:9"].iter().enumerate()
+    {
         let mut dies = stage.scheduler_with(&["--no-lease"], Some(fault));
-        let names = pods(&stage, &format!("wave-{row}")).await;
+        let names = pods(&stage, &format!("wave-{row}"), row % 2 == 1).await;
         let status = dies.ended().await;
         assert!(!status.success(), "{fault}");
         let lives = stage.scheduler();
@@ -57,23 +60,23 @@ async fn an_api_server_that_comes_back_is_followed_again() {
     gpu_nodes(&stage, "gpu", 4, 4).await;
     let agents = stage.agents().await;
     let mut scheduler = stage.scheduler();
-    let mut names = pods(&stage, "before").await;
+    let mut names = pods(&stage, "before", false).await;
     all_bound(&stage, &names).await;
 
     stage.cluster.restart(Program::ApiServer).await.unwrap();
-    names = pods(&stage, "restarted").await;
+    names = pods(&stage, "restarted", false).await;
     all_bound(&stage, &names).await;
 
     stage.cluster.kill(Program::Etcd).unwrap();
     stage.cluster.start_again(Program::Etcd).await.unwrap();
     until("the API server answers", async || stage.pods("default").get("before-0").await.ok()).await;
-    names = pods(&stage, "etcd").await;
+    names = pods(&stage, "etcd", false).await;
     all_bound(&stage, &names).await;
 
     // A watch that stood still while everything it would be told of was forgotten must list anew.
     scheduler.signal(rustix::process::Signal::STOP);
     stage.delete("default", "before-0").await;
-    names = pods(&stage, "forgotten").await;
+    names = pods(&stage, "forgotten", false).await;
     stage.cluster.forget_history().await.unwrap();
     scheduler.signal(rustix::process::Signal::CONT);
     all_bound(&stage, &names).await;

@@ -1,5 +1,6 @@
 //! Pods that need new partitions: made, reused, destroyed for others, and what happens when an agent cannot.
 
+use partita_cluster::agent::{Behaviour, Failure};
 use serde_json::json;
 
 use crate::stage::{Stage, asks, gpu_nodes, merge};
@@ -54,7 +55,8 @@ async fn an_agent_that_fails_or_is_silent_costs_one_gpu_for_a_while() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 1, 2).await;
     let agents = stage.agents().await;
-    agents.fail("1g.10gb", 1, "insufficient resources");
+    let fails = [("1g.10gb".to_owned(), Failure { times: 1, message: "insufficient resources".into() })].into();
+    agents.behave(Behaviour { fails, ..Behaviour::default() });
     let scheduler = stage.scheduler();
     stage.asking("default", "pod", json!({ "nvidia.com/mig-1g.10gb": "1" })).await;
     // It failed once; the pod comes back and goes to the other GPU, or to the same later.

@@ -6,13 +6,14 @@ use kube::api::{Patch, PatchParams};
 use partita_cluster::Program;
 use serde_json::json;
 
-use crate::stage::{Stage, asks, gpu_nodes, merge};
+use crate::stage::{Stage, asks, gpu_nodes, merge, until};
 
 const ACCOUNT: &str = "system:serviceaccount:kube-system:partita-scheduler";
 
 fn kubectl(stage: &Stage, arguments: &[&str]) -> String {
     let mut command = Command::new(&stage.cluster.programs().kubectl);
-    let output = command.args(arguments).env("KUBECONFIG", stage.cluster.kubeconfig()).env("HOME", stage.cluster.folder()).output().unwrap();
+    let output =
+        command.args(arguments).env("KUBECONFIG", stage.cluster.kubeconfig()).env("HOME", stage.cluster.folder()).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -46,7 +47,12 @@ async fn the_deployed_account_may_do_its_work_and_no_more() {
 
     // What a pod got is not its owner's to write.
     let forged = json!({ "annotations": { "partita.dev/grant": "0:1g.10gb@0" } });
-    let error = stage.try_pod("default", "forged", forged.clone(), json!({})).await.unwrap_err();
+    let mut tried = 0;
+    let error = until("the admission policy is active", async || {
+        tried += 1;
+        stage.try_pod("default", &format!("forged-{tried}"), forged.clone(), json!({})).await.err()
+    })
+    .await;
     assert!(error.to_string().contains("written by the scheduler"), "{error}");
     let patch = Patch::Merge(json!({ "metadata": forged }));
     let error = stage.pods("default").patch("high", &PatchParams::default(), &patch).await.unwrap_err();

@@ -52,12 +52,6 @@ impl Drop for Scheduler {
 }
 
 impl Scheduler {
-    /// Ends it as `kill -9` does.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
     /// Waits until it ended by itself, as it does at a fault point.
     pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         until("the scheduler ends", async || self.child.try_wait().unwrap()).await
@@ -121,7 +115,7 @@ impl Stage {
 
     /// Agents on all nodes with GPUs.
     pub(crate) async fn agents(&self) -> Agents {
-        Agents::start(self.client.clone(), Behaviour::default()).await.unwrap()
+        Agents::start(self.client.clone(), Behaviour::default())
     }
 
     /// What a pod of the default namespace got of its node's GPUs.
