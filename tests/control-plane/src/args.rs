@@ -16,6 +16,21 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// What may be done to the GPUs of a node: the value of its label `partita.dev/partitioning`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Partitioning {
+    /// An idle GPU may become anything.
+    Auto,
+    /// An idle GPU may become whole or be cut by MIG.
+    Mig,
+    /// An idle GPU may become whole or be shared by MPS.
+    Mps,
+    /// A GPU is whole or time-sliced.
+    TimeSlicing,
+    /// Whole GPUs only.
+    Off,
+}
+
 /// How to print a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -53,6 +68,8 @@ Examples:
       100 nodes with 8 H100 each
   partita-cluster up --gpus 0 --with-kube-scheduler
       nodes without GPUs, and pods that run as soon as they are made
+  partita-cluster up --model H100-80GB --partitioning mig
+      GPUs that may be cut by MIG, and by nothing else
   partita-cluster up --output json --kubeconfig ./config
       one line of JSON when it is ready, and the kubeconfig at a place of your own";
 
@@ -72,6 +89,9 @@ pub(crate) struct Up {
     /// GPUs of each; 0 for none.
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(crate) gpus: u32,
+    /// What may be done to them.
+    #[arg(long, value_enum, default_value_t = Partitioning::Auto)]
+    pub(crate) partitioning: Partitioning,
     /// Processors of each, as a Kubernetes quantity.
     #[arg(long, default_value = "64", value_name = "QUANTITY")]
     pub(crate) cpu: String,

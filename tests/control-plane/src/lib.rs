@@ -2,7 +2,8 @@
 //!
 //! [`ControlPlane::start`] runs etcd and the API server, and on demand kube-controller-manager, kube-scheduler and KWOK, all real programs
 //! built from their pinned Go modules ([`programs`]). They listen on loopback only, keep everything in one temporary folder, and are gone
-//! when the value is dropped. [`nodes`] makes simulated nodes. [`Oracle`] answers what kube-scheduler's own filters say.
+//! when the value is dropped. [`nodes`] makes simulated nodes, [`agent`] plays their node agents, and [`install_crds`] teaches the API server
+//! partita's own kinds. [`Oracle`] answers what kube-scheduler's own filters say.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), partita_cluster::Error> {
@@ -18,7 +19,9 @@
 //! of a test, and for nothing else.
 
 mod access;
+pub mod agent;
 mod control_plane;
+mod crds;
 mod error;
 mod etcd;
 mod folder;
@@ -31,6 +34,7 @@ pub mod programs;
 mod progress;
 
 pub use control_plane::ControlPlane;
+pub use crds::install_crds;
 pub use error::Error;
 pub use nodes::{GpuModel, NodeShape};
 pub use options::{Options, Program, User};

@@ -22,6 +22,12 @@ use crate::error::{Doing, Error};
 pub const KWOK_ANNOTATION: (&str, &str) = ("kwok.x-k8s.io/node", "fake");
 /// The extended resource of whole NVIDIA GPUs.
 pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
+/// The label of a node: the product name of its GPUs.
+pub const PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
+/// The label of a node: how many GPUs it has.
+pub const COUNT_LABEL: &str = "nvidia.com/gpu.count";
+/// The label of a node: the memory of each of its GPUs, in MiB.
+pub const MEMORY_LABEL: &str = "nvidia.com/gpu.memory";
 /// Requests under way at once.
 const AT_ONCE: usize = 32;
 
@@ -30,6 +36,8 @@ const AT_ONCE: usize = 32;
 pub struct GpuModel {
     /// A short name to choose it by.
     pub name: &'static str,
+    /// The name that the driver gives.
+    pub driver_name: &'static str,
     /// The label `nvidia.com/gpu.product`: the name that the driver gives, with dashes.
     pub product: &'static str,
     /// The label `nvidia.com/gpu.memory`, in MiB.
@@ -38,15 +46,15 @@ pub struct GpuModel {
 
 /// The kinds that [`NodeShape::with_gpus`] is usually given. Products and memory as the driver reports them.
 pub const GPU_MODELS: [GpuModel; 9] = [
-    GpuModel { name: "A30", product: "NVIDIA-A30", memory_mib: 24_576 },
-    GpuModel { name: "A100-40GB", product: "NVIDIA-A100-SXM4-40GB", memory_mib: 40_960 },
-    GpuModel { name: "A100-80GB", product: "NVIDIA-A100-SXM4-80GB", memory_mib: 81_920 },
-    GpuModel { name: "H100-80GB", product: "NVIDIA-H100-80GB-HBM3", memory_mib: 81_559 },
-    GpuModel { name: "H200-141GB", product: "NVIDIA-H200", memory_mib: 143_771 },
-    GpuModel { name: "B200-180GB", product: "NVIDIA-B200", memory_mib: 183_359 },
-    GpuModel { name: "L4", product: "NVIDIA-L4", memory_mib: 23_034 },
-    GpuModel { name: "L40S", product: "NVIDIA-L40S", memory_mib: 46_068 },
-    GpuModel { name: "T4", product: "Tesla-T4", memory_mib: 15_360 },
+    GpuModel { name: "A30", driver_name: "NVIDIA A30", product: "NVIDIA-A30", memory_mib: 24_576 },
+    GpuModel { name: "A100-40GB", driver_name: "NVIDIA A100-SXM4-40GB", product: "NVIDIA-A100-SXM4-40GB", memory_mib: 40_960 },
+    GpuModel { name: "A100-80GB", driver_name: "NVIDIA A100-SXM4-80GB", product: "NVIDIA-A100-SXM4-80GB", memory_mib: 81_920 },
+    GpuModel { name: "H100-80GB", driver_name: "NVIDIA H100 80GB HBM3", product: "NVIDIA-H100-80GB-HBM3", memory_mib: 81_559 },
+    GpuModel { name: "H200-141GB", driver_name: "NVIDIA H200", product: "NVIDIA-H200", memory_mib: 143_771 },
+    GpuModel { name: "B200-180GB", driver_name: "NVIDIA B200", product: "NVIDIA-B200", memory_mib: 183_359 },
+    GpuModel { name: "L4", driver_name: "NVIDIA L4", product: "NVIDIA-L4", memory_mib: 23_034 },
+    GpuModel { name: "L40S", driver_name: "NVIDIA L40S", product: "NVIDIA-L40S", memory_mib: 46_068 },
+    GpuModel { name: "T4", driver_name: "Tesla T4", product: "Tesla-T4", memory_mib: 15_360 },
 ];
 
 /// Nodes that differ only in their number.
@@ -92,9 +100,9 @@ impl NodeShape {
     pub fn with_gpus(mut self, model: GpuModel, count: u32) -> Self {
         let labels = [
             ("nvidia.com/gpu.present", "true".to_owned()),
-            ("nvidia.com/gpu.product", model.product.to_owned()),
-            ("nvidia.com/gpu.count", count.to_string()),
-            ("nvidia.com/gpu.memory", model.memory_mib.to_string()),
+            (PRODUCT_LABEL, model.product.to_owned()),
+            (COUNT_LABEL, count.to_string()),
+            (MEMORY_LABEL, model.memory_mib.to_string()),
         ];
         self.labels.extend(labels.map(|(name, value)| (name.to_owned(), value)));
         self.resources.insert(GPU_RESOURCE.to_owned(), count.to_string());

@@ -8,7 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use partita_cluster::{ControlPlane, KUBERNETES_VERSION, NodeShape, Options, Program, nodes, programs};
+use clap::ValueEnum;
+use partita_cluster::{
+    ControlPlane, KUBERNETES_VERSION, NodeShape, Options, Program,
+    agent::{Agents, Behaviour},
+    install_crds, nodes, programs,
+};
+use partita_kube::translate::keys;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,7 +35,8 @@ async fn up(arguments: &Up) -> Result<()> {
     // Builds first, so that the time of the start is that of the start.
     tokio::task::spawn_blocking(programs::build).await??;
     let began = Instant::now();
-    let cluster = tokio::select! {
+    // The agents end before the cluster does.
+    let (cluster, _agents) = tokio::select! {
         cluster = start(arguments) => cluster?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
@@ -49,30 +56,41 @@ async fn up(arguments: &Up) -> Result<()> {
     }
 }
 
-async fn start(arguments: &Up) -> Result<ControlPlane> {
+async fn start(arguments: &Up) -> Result<(ControlPlane, Agents)> {
     let mut programs: std::collections::BTreeSet<Program> = [Program::ControllerManager, Program::Kwok].into();
     programs.extend(arguments.with_kube_scheduler.then_some(Program::Scheduler));
     let cluster = ControlPlane::start(Options { programs, ..Options::default() }).await?;
+    install_crds(&cluster.client()).await?;
     nodes::create(&cluster.client(), &shape(arguments)).await?;
-    Ok(cluster)
+    let agents = Agents::start(cluster.client(), Behaviour::default());
+    agents.ready(if arguments.gpus > 0 { arguments.nodes } else { 0 }).await;
+    Ok((cluster, agents))
 }
 
 fn shape(arguments: &Up) -> NodeShape {
     let plain = NodeShape::new(if arguments.gpus > 0 { "gpu" } else { "node" }, arguments.nodes);
     let shape = NodeShape { cpu: arguments.cpu.clone(), memory: arguments.memory.clone(), ..plain };
-    if arguments.gpus > 0 { shape.with_gpus(arguments.model, arguments.gpus) } else { shape }
+    if arguments.gpus == 0 {
+        return shape;
+    }
+    let mut shape = shape.with_gpus(arguments.model, arguments.gpus);
+    let partitioning = arguments.partitioning.to_possible_value().map(|value| value.get_name().to_owned());
+    shape.labels.extend(partitioning.map(|value| (keys::PARTITIONING.to_owned(), value)));
+    shape
 }
 
 fn text(arguments: &Up, cluster: &ControlPlane, kubeconfig: &Path, began: Instant) -> String {
     let Up { nodes, gpus, cpu, memory, .. } = arguments;
     let equipment = if *gpus > 0 { format!("{gpus} × {}, ", arguments.model.product) } else { String::new() };
     let scheduler = if arguments.with_kube_scheduler { "kube-scheduler" } else { "none: pods stay pending until a scheduler runs" };
+    let agents = if *gpus > 0 { "simulated: they make partitions of nothing and report them in GpuNodes" } else { "none" };
     format!(
         "Kubernetes v{KUBERNETES_VERSION} runs until Ctrl-C, started in {:.1} s\n\
          \n\
          address    {}\n\
          nodes      {nodes}, simulated, each with {equipment}{cpu} processors and {memory} of memory\n\
          scheduler  {scheduler}\n\
+         agents     {agents}\n\
          logs       {}\n\
          kubectl    {}\n\
          \n\

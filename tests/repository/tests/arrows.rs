@@ -8,14 +8,15 @@ use serde_json::Value;
 
 /// Ours → ours, normal and build dependencies. A policy crate is any other that lies under policies/.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("partita", &["partita-core", "partita-policy", "partita-sim"]),
+    ("partita", &["partita-core", "partita-kube", "partita-policy", "partita-sim", "partita-web"]),
     ("partita-policy", &["partita-core", "partita-policies", "partita-sdk"]),
     ("partita-kube", &["partita-core"]),
     ("partita-sim", &["partita-core"]),
     ("partita-core", &[]),
     ("partita-sdk", &[]),
+    ("partita-web", &[]),
     ("partita-bench", &["partita-core", "partita-hostile", "partita-policy", "partita-sim"]),
-    ("partita-cluster", &[]),
+    ("partita-cluster", &["partita-core", "partita-kube"]),
     ("partita-hostile", &["partita-policy"]),
     ("partita-repository", &[]),
 ];
