@@ -72,7 +72,7 @@ impl Both {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Arrive(spec) => {
-                let id = (0..).map(PodId).find(|id| !self.kube.pods.contains_key(id)).unwrap();
+                let id = (0..u32::MAX).map(PodId).find(|id| !self.kube.pods.contains_key(id)).unwrap();
                 let spec = PodSpec { name: format!("pod-{}", id.0), ..spec.clone() };
                 self.planner.apply(Event::PodAdded(id, spec.clone())).unwrap();
                 self.kube.pods.insert(id, spec);

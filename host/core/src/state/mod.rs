@@ -26,7 +26,6 @@ use std::collections::BTreeMap;
 pub use catalogue::Models;
 pub use claims::{Claim, Why};
 pub(crate) use counts::Counts;
-pub(crate) use crowds::CrowdId;
 pub use demands::{Demands, Entry, Wanted};
 pub(crate) use domains::{Domains, TopologyId};
 pub use event::{Event, Refused};
