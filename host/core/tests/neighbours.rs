@@ -319,3 +319,25 @@ fn reasons_name_what_keeps_pods_away() {
     comes(&mut script, 2, pod("web", 1, Constraints { volumes, ..Constraints::default() }));
     assert!(script.reason(2).contains("3 from which its volumes cannot be reached"), "{}", script.reason(2));
 }
+
+#[test]
+fn pods_change_lanes_as_selectors_come_and_keep_their_turn() {
+    let mut script = Script::of(Config { preempt: false, ..Config::DEFAULT }, [node("a", "x", 1000)]);
+    comes(&mut script, 0, pod("full", 1000, Constraints::default()));
+    script.round();
+    for (id, app) in [(1, "x"), (2, "y"), (3, "x"), (4, "y")] {
+        comes(&mut script, id, pod(app, 1000, Constraints::default()));
+    }
+    assert_eq!(script.planner.queue().lanes().count(), 1, "nobody asks what they are called");
+    comes(&mut script, 5, pod("z", 1000, Constraints { apart: vec![near(HOST, app("x"))], ..Constraints::default() }));
+    assert_eq!(script.planner.queue().lanes().count(), 3);
+    script.planner.apply(Event::PodRelabelled(PodId(3), BTreeMap::from([("app".to_owned(), "y".to_owned())]))).unwrap();
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        let running = (0..6).find(|&id| script.node_of(id).is_some()).unwrap();
+        script.ends(running);
+        script.round();
+        order.extend((0..6).find(|&id| script.node_of(id).is_some()));
+    }
+    assert_eq!(order, [1, 2, 3, 4, 5]);
+}

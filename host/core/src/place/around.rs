@@ -1,8 +1,10 @@
 //! What runs around a node: whether a pod may run there beside the pods on it and on others, and how much it would like to.
 //!
 //! The rules are those of kube-scheduler's filters `InterPodAffinity` and `PodTopologySpread` (Kubernetes 1.37). They depend on pods of
-//! other nodes, so they are no part of a cached ranking: they are worked out once for each decision, and then asked of each node. What is
-//! preferred is counted more simply than there, see [`Around::preference`].
+//! other nodes, so they are no part of a cached ranking: they are worked out once for each decision, and then asked of each node.
+//!
+//! What is preferred is counted more simply than there, see [`Around::preference`]: only the pod's own preferences, not those that running
+//! pods have about it, and no spreading of pods that do not ask for it.
 
 mod counted;
 
