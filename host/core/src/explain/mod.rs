@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     model::DemandId,
-    place::{self, Around, Reuse},
+    place::{self, Around, Heeds, Reuse},
     state::{Cluster, Node},
 };
 pub use shortage::Shortage;
@@ -57,7 +57,7 @@ pub fn reason(cluster: &Cluster, demand: DemandId) -> Option<Reason> {
     let mut nearest: Option<(Shortage, u64, &Node)> = None;
     let mut found = Vec::new();
     let (mut nodes, mut set_aside) = (0, 0);
-    let around = Around::of(cluster, entry, None);
+    let around = Around::of(cluster, entry, None, Heeds::ALL);
     for (id, node) in cluster.nodes() {
         nodes += 1;
         let unmet = around.as_ref().and_then(|around| around.unmet(id));

@@ -49,7 +49,7 @@ pub struct NodeTerm {
 pub struct Requirement {
     /// The label's key.
     pub key: String,
-    /// How its value is compared.
+    /// How its value is compared. Conditions on pods and namespaces use the first four.
     pub operator: Operator,
     /// With what. One decimal number for `Gt` and `Lt`, none for `Exists` and `DoesNotExist`.
     #[serde(default)]
@@ -68,7 +68,8 @@ pub enum Operator {
     Lt,
 }
 
-/// Pods of some namespaces with some labels.
+/// Pods of some namespaces with some labels. Nothing is implied: who reads a pod from Kubernetes names its own namespace where the API means
+/// it. A selector with a condition that no label can meet matches nobody; Kubernetes would not schedule its pod at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PodSelector {
@@ -76,7 +77,7 @@ pub struct PodSelector {
     pub labels: Option<Vec<Requirement>>,
     /// Names of namespaces, sorted.
     pub namespaces: Vec<String>,
-    /// Namespaces whose labels meet all of these belong to it too; an empty list means every namespace.
+    /// Namespaces whose labels meet all of these belong to it too, of those told of; an empty list means every namespace.
     pub namespace_labels: Option<Vec<Requirement>>,
 }
 
@@ -100,7 +101,7 @@ pub struct Spread {
     pub topology: String,
     /// Whether the pod must not run where the skew would grow too large; else it should not.
     pub required: bool,
-    /// Which pods are counted.
+    /// Which pods are counted: of the pod's own namespace, and nobody if there is no condition on their labels, as in Kubernetes.
     pub pods: PodSelector,
     /// With fewer values than this among the nodes that count, the emptiest counts as 0.
     pub min_domains: u32,
@@ -162,9 +163,10 @@ pub enum TolerationOperator {
     Equal,
     /// Any value will do.
     Exists,
-    /// The taint's value is a whole number that is larger than the toleration's.
+    /// The taint's value is a whole number that is larger than the toleration's. In Kubernetes 1.37 behind the feature gate
+    /// `TaintTolerationComparisonOperators`.
     Gt,
-    /// The taint's value is a whole number that is smaller than the toleration's.
+    /// The taint's value is a whole number that is smaller than the toleration's; behind the same gate.
     Lt,
 }
 

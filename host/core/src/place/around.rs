@@ -1,18 +1,20 @@
 //! What runs around a node: whether a pod may run there beside the pods on it and on others, and how much it would like to.
 //!
 //! The rules are those of kube-scheduler's filters `InterPodAffinity` and `PodTopologySpread` (Kubernetes 1.37). They depend on pods of
-//! other nodes, so they are no part of a cached ranking: they are worked out once for each decision, and then asked of each node. What is
-//! preferred is counted more simply than there, see [`Around::preference`].
+//! other nodes, so they are no part of a cached ranking: they are worked out once for each decision, and then asked of each node.
+//!
+//! What is preferred is counted more simply than there, see [`Around::preference`]: only the pod's own preferences, not those that running
+//! pods have about it, and no spreading of pods that do not ask for it.
+
+mod counted;
+
+use counted::Counted;
 
 use super::{Reuse, enumerate};
 use crate::{
-    model::{DemandId, NodeId},
-    state::{Beside, Cluster, CrowdId, Domains, Entry, Even, Node, TopologyId},
+    model::{DemandId, NodeId, PodId},
+    state::{Beside, Cluster, Domains, Entry, Node, TopologyId},
 };
-
-/// What a node in the fullest domain loses against one in the emptiest, for each constraint on how a pod should be spread: as much as the
-/// heaviest preference can weigh.
-const UNEVEN: i64 = 100;
 
 /// Why a pod may not run on a node beside those who run around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,29 +43,38 @@ pub(crate) struct Around<'c> {
     preferred_spread: Vec<Counted<'c>>,
 }
 
-/// Pods by domain, as one constraint on spreading counts them.
-#[derive(Clone, Debug)]
-struct Counted<'c> {
-    even: &'c Even,
-    /// Of each domain that counts: how many.
-    pods: Vec<Option<u32>>,
-    /// How many the emptiest of them has, and the fullest.
-    least: u32,
-    most: u32,
-    /// Whether there are fewer domains than there should be: then the emptiest counts as empty.
-    few: bool,
-    /// Whether the pod itself will be counted.
-    own: bool,
-    /// Whether a node counts.
-    nodes: Vec<bool>,
+/// Whose places that are cleared or kept count as if they ran there already: those of other pods, of at least this priority. Others give way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heeds {
+    pub(crate) priority: i32,
+    /// The pod that asks.
+    pub(crate) pod: Option<PodId>,
+}
+
+impl Heeds {
+    /// Everybody.
+    pub(crate) const ALL: Option<Self> = Some(Self { priority: i32::MIN, pod: None });
+
+    fn claims(self, cluster: &Cluster) -> impl Iterator<Item = (NodeId, &Entry)> {
+        cluster.claims().filter_map(move |(pod, claim)| {
+            let known = cluster.pod(pod).filter(|known| known.spec.priority >= self.priority && Some(pod) != self.pod)?;
+            Some((claim.node, cluster.demands().get(known.demand)))
+        })
+    }
 }
 
 impl<'c> Around<'c> {
     /// None if nobody around matters to pods of the demand. `leaves` is the node that the pod is about to leave, if it moves.
-    pub(crate) fn of(cluster: &'c Cluster, entry: &'c Entry, leaves: Option<NodeId>) -> Option<Self> {
+    pub(crate) fn of(cluster: &'c Cluster, entry: &'c Entry, leaves: Option<NodeId>, heeds: Option<Heeds>) -> Option<Self> {
+        if entry.near.is_none() && entry.crowds.is_empty() {
+            return None;
+        }
         let (domains, counts) = (cluster.domains(), cluster.counts());
         let shunned = entry.crowds.iter().any(|&crowd| counts.apart_from(crowd).next().is_some());
-        if entry.near.is_none() && !shunned {
+        let shuns = |other: &Entry| other.near.as_ref().is_some_and(|near| near.apart.iter().any(|beside| entry.is_of(beside.crowd)));
+        let mut expected: Vec<(NodeId, &Entry)> = heeds.map_or_else(Vec::new, |heeds| heeds.claims(cluster).collect());
+        expected.retain(|(_, other)| entry.near.is_some() || shuns(other));
+        if entry.near.is_none() && !shunned && expected.is_empty() {
             return None;
         }
         let mut around = Self {
@@ -81,25 +92,28 @@ impl<'c> Around<'c> {
                 nodes.for_each(|node| around.close(beside.topology, node));
             }
         }
-        let Some(near) = entry.near.as_deref() else { return Some(around) };
+        around.look(cluster, leaves);
+        let first = around.first;
+        for (node, other) in expected {
+            around.expect(node, other, first);
+        }
+        Some(around)
+    }
+
+    /// Looks for those whom the demand names.
+    fn look(&mut self, cluster: &'c Cluster, leaves: Option<NodeId>) {
+        let (entry, domains, counts) = (self.entry, self.domains, cluster.counts());
+        let Some(near) = entry.near.as_deref() else { return };
         for beside in &near.apart {
-            counts.of(beside.crowd).for_each(|(node, _)| around.close(beside.topology, node));
+            counts.of(beside.crowd).for_each(|(node, _)| self.close(beside.topology, node));
         }
         if let Some((crowd, topologies)) = &near.together {
-            around.open = topologies.iter().map(|&topology| (topology, vec![false; domains.width(topology)])).collect();
-            let mut found = false;
-            for (node, _) in counts.of(*crowd) {
-                for (topology, open) in &mut around.open {
-                    if let Some(domain) = domains.of(*topology, node) {
-                        open[domain] = true;
-                        found = true;
-                    }
-                }
-            }
-            around.first = !found && entry.crowds.binary_search(crowd).is_ok();
+            self.open = topologies.iter().map(|&topology| (topology, vec![false; domains.width(topology)])).collect();
+            self.first = entry.is_of(*crowd);
+            counts.of(*crowd).for_each(|(node, _)| self.open_at(node));
         }
-        around.spread = Counted::all(cluster, entry, &near.spread, leaves);
-        around.preferred_spread = Counted::all(cluster, entry, &near.preferred_spread, leaves);
+        self.spread = Counted::all(cluster, entry, &near.spread, leaves);
+        self.preferred_spread = Counted::all(cluster, entry, &near.preferred_spread, leaves);
         for &(weight, beside) in &near.preferred {
             let mut weights = vec![0; domains.width(beside.topology)];
             for (node, count) in counts.of(beside.crowd) {
@@ -107,9 +121,42 @@ impl<'c> Around<'c> {
                     weights[domain] += weight * i64::from(count.all);
                 }
             }
-            around.preferred.push((weight, beside, weights));
+            self.preferred.push((weight, beside, weights));
         }
-        Some(around)
+    }
+
+    /// A pod of another demand is to come to a node. If it is the `first` of a group, the others go by where it will be.
+    fn expect(&mut self, node: NodeId, other: &Entry, first: bool) {
+        if first && self.needs(other) {
+            self.open_at(node);
+        }
+        let apart = |entry: &'c Entry| entry.near.as_deref().map_or(&[][..], |near| &near.apart);
+        for beside in apart(self.entry).iter().filter(|beside| other.is_of(beside.crowd)) {
+            self.close(beside.topology, node);
+        }
+        let shunned: Vec<TopologyId> = other
+            .near
+            .iter()
+            .flat_map(|near| &near.apart)
+            .filter(|beside| self.entry.is_of(beside.crowd))
+            .map(|beside| beside.topology)
+            .collect();
+        for topology in shunned {
+            self.close(topology, node);
+        }
+        for counted in &mut self.spread {
+            counted.expect(other, node, self.domains);
+        }
+    }
+
+    /// Opens the domains of a node to those who must run next to who is there.
+    fn open_at(&mut self, node: NodeId) {
+        for (topology, open) in &mut self.open {
+            if let Some(domain) = self.domains.of(*topology, node) {
+                open[domain] = true;
+                self.first = false;
+            }
+        }
     }
 
     /// Closes the domain of a node.
@@ -137,21 +184,21 @@ impl<'c> Around<'c> {
         if self.closed.iter().any(|(topology, closed)| domain(*topology).is_some_and(|domain| closed[domain])) {
             return Some(Unmet::Apart);
         }
-        if self.spread.iter().all(|counted| counted.admits(domain(counted.even.beside.topology))) { None } else { Some(Unmet::Spread) }
+        if self.spread.iter().all(|counted| counted.admits(counted.domain(self.domains, node))) { None } else { Some(Unmet::Spread) }
     }
 
     /// Whether the pod must run next to pods of that demand: they cannot go to make room for it.
     pub(crate) fn needs(&self, other: &Entry) -> bool {
         let together = self.entry.near.as_ref().and_then(|near| near.together.as_ref());
-        together.is_some_and(|(crowd, _)| other.crowds.binary_search(crowd).is_ok())
+        together.is_some_and(|(crowd, _)| other.is_of(*crowd))
     }
 
-    /// How much the pod prefers a node: the weight of each term for each pod that it matches in the node's domain, less up to [`UNEVEN`] for
+    /// How much the pod prefers a node: the weight of each term for each pod that it matches in the node's domain, less up to [`counted::UNEVEN`] for
     /// each constraint on spreading, in proportion to how full the node's domain is. A node without the label is as a full one.
     pub(crate) fn preference(&self, node: NodeId) -> i64 {
         let weight =
             |(_, beside, weights): &(i64, Beside, Vec<i64>)| self.domains.of(beside.topology, node).map_or(0, |domain| weights[domain]);
-        let uneven = |counted: &Counted<'_>| counted.fullness(self.domains.of(counted.even.beside.topology, node));
+        let uneven = |counted: &Counted<'_>| counted.fullness(counted.domain(self.domains, node));
         self.preferred.iter().map(weight).sum::<i64>() - self.preferred_spread.iter().map(uneven).sum::<i64>()
     }
 
@@ -159,17 +206,11 @@ impl<'c> Around<'c> {
     pub(crate) fn add(&mut self, node: NodeId) {
         let entry = self.entry;
         let Some(near) = entry.near.as_deref() else { return };
-        let own = |crowd: CrowdId| entry.crowds.binary_search(&crowd).is_ok();
-        for beside in near.apart.iter().filter(|beside| own(beside.crowd)) {
+        for beside in near.apart.iter().filter(|beside| entry.is_of(beside.crowd)) {
             self.close(beside.topology, node);
         }
-        if near.together.as_ref().is_some_and(|(crowd, _)| own(*crowd)) {
-            for (topology, open) in &mut self.open {
-                if let Some(domain) = self.domains.of(*topology, node) {
-                    open[domain] = true;
-                    self.first = false;
-                }
-            }
+        if self.needs(entry) {
+            self.open_at(node);
         }
         for counted in &mut self.spread {
             counted.add(node, self.domains);
@@ -181,7 +222,7 @@ impl<'c> Around<'c> {
 #[must_use]
 pub fn feasible(cluster: &Cluster, demand: DemandId) -> Vec<NodeId> {
     let entry = cluster.demands().get(demand);
-    let around = Around::of(cluster, entry, None);
+    let around = Around::of(cluster, entry, None, Heeds::ALL);
     let mut found = Vec::new();
     let mut takes = |node: &Node| {
         enumerate(cluster, entry, node, Reuse::First, &mut found);
@@ -189,84 +230,4 @@ pub fn feasible(cluster: &Cluster, demand: DemandId) -> Vec<NodeId> {
     };
     let admits = |id| around.as_ref().is_none_or(|around| around.admits(id));
     cluster.nodes().filter(|&(id, node)| admits(id) && takes(node)).map(|(id, _)| id).collect()
-}
-
-impl<'c> Counted<'c> {
-    /// Counts for all constraints of a kind: only nodes that have the labels of all of them count.
-    fn all(cluster: &'c Cluster, entry: &Entry, all: &'c [Even], leaves: Option<NodeId>) -> Vec<Self> {
-        let labelled = |node| all.iter().all(|even| cluster.domains().of(even.beside.topology, node).is_some());
-        let mut counted: Vec<Self> = all.iter().map(|even| Self::none(cluster, entry, even)).collect();
-        for (id, node) in cluster.nodes().filter(|(id, _)| !all.is_empty() && labelled(*id)) {
-            for one in &mut counted {
-                let counts = (!one.even.honor_affinity || entry.attracted(node, cluster.names()))
-                    && (!one.even.honor_taints || entry.bears_taints(node));
-                if counts && let Some(domain) = cluster.domains().of(one.even.beside.topology, id) {
-                    one.nodes[id.index()] = true;
-                    one.pods[domain].get_or_insert(0);
-                }
-            }
-        }
-        for one in &mut counted {
-            one.count(cluster, leaves);
-        }
-        counted
-    }
-
-    fn none(cluster: &Cluster, entry: &Entry, even: &'c Even) -> Self {
-        Self {
-            even,
-            pods: vec![None; cluster.domains().width(even.beside.topology)],
-            least: 0,
-            most: 0,
-            few: false,
-            own: entry.crowds.binary_search(&even.beside.crowd).is_ok(),
-            nodes: vec![false; cluster.node_rows()],
-        }
-    }
-
-    fn count(&mut self, cluster: &Cluster, leaves: Option<NodeId>) {
-        for (node, count) in cluster.counts().of(self.even.beside.crowd).filter(|_| self.even.counts) {
-            // Who is about to leave a node is not counted there any more.
-            let less = u32::from(self.own && leaves == Some(node));
-            self.put(node, count.staying.saturating_sub(less), cluster.domains());
-        }
-        self.measure();
-    }
-
-    /// Counts pods on a node, if the node counts.
-    fn put(&mut self, node: NodeId, pods: u32, domains: &Domains) {
-        if self.nodes[node.index()]
-            && let Some(domain) = domains.of(self.even.beside.topology, node)
-        {
-            *self.pods[domain].get_or_insert(0) += pods;
-        }
-    }
-
-    /// Finds the emptiest domain and the fullest.
-    fn measure(&mut self) {
-        self.least = self.pods.iter().flatten().min().copied().unwrap_or(0);
-        self.most = self.pods.iter().flatten().max().copied().unwrap_or(0);
-        self.few = self.pods.iter().flatten().count() < self.even.min_domains as usize;
-    }
-
-    fn add(&mut self, node: NodeId, domains: &Domains) {
-        if self.own && self.even.counts {
-            self.put(node, 1, domains);
-            self.measure();
-        }
-    }
-
-    /// Whether one more in a domain is not too many; never without the label.
-    fn admits(&self, domain: Option<usize>) -> bool {
-        let Some(domain) = domain else { return false };
-        let pods = self.pods[domain].unwrap_or(0) + u32::from(self.own);
-        pods.saturating_sub(if self.few { 0 } else { self.least }) <= self.even.max_skew
-    }
-
-    /// How full a domain is between the emptiest and the fullest.
-    fn fullness(&self, domain: Option<usize>) -> i64 {
-        let Some(domain) = domain else { return UNEVEN };
-        let pods = self.pods[domain].unwrap_or(0);
-        (UNEVEN * i64::from(pods.saturating_sub(self.least))).checked_div(i64::from(self.most - self.least)).unwrap_or(0)
-    }
 }

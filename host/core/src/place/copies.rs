@@ -1,6 +1,6 @@
 //! How many pods of one demand fit at the same time: what a group of pods that starts together must know.
 
-use super::{Around, Reuse, candidates::cut_as, enumerate, packing};
+use super::{Around, Heeds, Reuse, candidates::cut_as, enumerate, packing};
 use crate::{
     layout::{Want, possible},
     model::{Cut, DemandId, GpuAsk, MILLI, NodeId, PodId, node::MPS_CLIENTS_MAX},
@@ -15,7 +15,7 @@ use crate::{
 #[must_use]
 pub fn copies(cluster: &Cluster, demand: DemandId, most: u32) -> u32 {
     let entry = cluster.demands().get(demand);
-    if let Some(around) = Around::of(cluster, entry, None) {
+    if let Some(around) = Around::of(cluster, entry, None, Heeds::ALL) {
         return around_others(cluster, entry, around, most);
     }
     let mut found = 0;

@@ -15,7 +15,7 @@ mod tier;
 mod tournament;
 
 pub use around::feasible;
-pub(crate) use around::{Around, Unmet};
+pub(crate) use around::{Around, Heeds, Unmet};
 pub use candidates::{Candidate, Place, enumerate, milli_of};
 pub(crate) use candidates::{mps_share, on_gpus};
 pub use columns::Columns;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Around, Candidate, Columns, Reuse, enumerate,
+    Around, Candidate, Columns, Heeds, Reuse, enumerate,
     tier::{key, prefer},
     tournament::Tournament,
 };
@@ -106,7 +106,7 @@ impl Rankings {
         if asked.is_ok() {
             ranking.seen = Some(cluster.journal().position());
         }
-        let best = match Around::of(cluster, cluster.demands().get(demand), leaves) {
+        let best = match Around::of(cluster, cluster.demands().get(demand), leaves, Heeds::ALL) {
             None => ranking.tournament.best().map(|(row, _)| row),
             Some(around) => best_around(&ranking.tournament, &around),
         };
@@ -132,7 +132,7 @@ impl Rankings {
         seed: u32,
     ) -> Result<Option<Choice>, Fault> {
         let (entry, Some(node)) = (cluster.demands().get(demand), cluster.node(id)) else { return Ok(None) };
-        if Around::of(cluster, entry, Some(leaves)).is_some_and(|around| !around.admits(id)) {
+        if Around::of(cluster, entry, Some(leaves), Heeds::ALL).is_some_and(|around| !around.admits(id)) {
             return Ok(None);
         }
         enumerate(cluster, entry, node, self.reuse, &mut self.found);

@@ -6,7 +6,7 @@ use super::{Action, Config, Plan, Planner, changes_on};
 use crate::{
     clear::{Search, Way},
     model::{NodeId, PodId},
-    place::{Around, milli_of},
+    place::{Around, Heeds, milli_of},
     policy::Partitioner,
     queue::LaneKey,
     state::{Claim, Cluster, Grant, Pod, Room, Why},
@@ -75,7 +75,7 @@ impl Planner {
         let lane = (lane, known.spec.terms.never_preempts);
         let stuck = self.stuck.get(&lane).filter(|stuck| stuck.rules == now.rules && !cluster.has_promises());
         // What runs on one node may open or close others, so where that counts every node is looked at, too.
-        let around = Around::of(cluster, entry, None);
+        let around = Around::of(cluster, entry, None, Some(Heeds { priority, pod: Some(pod) }));
         let stuck = stuck.filter(|_| around.is_none());
         let changed = stuck.and_then(|stuck| cluster.journal().since(stuck.seen)).map(<[NodeId]>::to_vec);
         let evicts = self.config.preempt && !known.spec.terms.never_preempts;
@@ -102,7 +102,7 @@ impl Planner {
         let mut ways: Vec<(NodeId, Way)> = Vec::new();
         let (cluster, most, priority) = (&self.cluster, self.config.moves as usize, known.spec.priority);
         let entry = cluster.demands().get(known.demand);
-        let around = Around::of(cluster, entry, None);
+        let around = Around::of(cluster, entry, None, Some(Heeds { priority, pod: Some(pod) }));
         let price = |mover: PodId| move_price(cluster, mover, priority);
         let base = |id| cluster.after_leaving(id, priority);
         let search = Search { cluster, entry, around: around.as_ref(), base: &base, price: &price };
@@ -169,7 +169,7 @@ impl Planner {
             return false;
         }
         let entry = cluster.demands().get(known.demand);
-        let around = Around::of(cluster, entry, None);
+        let around = Around::of(cluster, entry, None, Some(Heeds { priority: known.spec.priority, pod: Some(pod) }));
         let (ends, base) = (|other: PodId| cluster.runs_on(other).map(|_| 1), |id| cluster.after_ending(id));
         let search = Search { cluster, entry, around: around.as_ref(), base: &base, price: &ends };
         let Some((node, way)) = search.best(None) else { return false };

@@ -235,7 +235,7 @@ impl Planner {
         let Some(claim) = self.cluster.claim_of(pod).filter(|claim| claim.waits_for.is_empty()).cloned() else { return };
         let Some((known, node)) = self.cluster.pod(pod).zip(self.cluster.node(claim.node)) else { return };
         let entry = self.cluster.demands().get(known.demand);
-        let around = Around::of(&self.cluster, entry, None);
+        let around = Around::of(&self.cluster, entry, None, None);
         if !entry.admitted(node, self.cluster.names()) || around.is_some_and(|around| !around.admits(claim.node)) {
             // What the node or its pods are has changed since: the pod may not run there any more.
             self.cluster.drop_claim(pod);

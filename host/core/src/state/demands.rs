@@ -109,6 +109,12 @@ impl Entry {
         self.limits.as_deref().unwrap_or(&Limits::NONE).barrier(&node.marks, names)
     }
 
+    /// Whether its pods belong to a crowd.
+    #[must_use]
+    pub(crate) fn is_of(&self, crowd: CrowdId) -> bool {
+        self.crowds.binary_search(&crowd).is_ok()
+    }
+
     /// Whether anybody may ask next to whom its pods run.
     pub(crate) fn is_counted(&self) -> bool {
         !self.crowds.is_empty() || self.near.as_ref().is_some_and(|near| !near.apart.is_empty())
