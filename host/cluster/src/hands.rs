@@ -92,14 +92,14 @@ impl Hands {
 
     async fn act(&self, effect: Effect) -> (Done, Option<Note>) {
         match effect {
-            Effect::Layout { node, spec } => {
+            Effect::Layout { node, uid, spec } => {
                 let generation = spec.generation;
-                let outcome = self.layout(&node, &spec).await;
+                let outcome = self.layout(&node, &uid, &spec).await;
                 (Done::Layout { node, generation, outcome }, None)
             }
-            Effect::Volumes { pod, choices } => {
+            Effect::Volumes { pod, node, choices } => {
                 let outcome = self.volumes(&pod, &choices).await;
-                (Done::Volumes { pod, outcome }, None)
+                (Done::Volumes { pod, node, outcome }, None)
             }
             Effect::Bind { pod, node, grant } => {
                 let outcome = self.bind(&pod, &node, grant.as_deref()).await;
@@ -152,11 +152,12 @@ impl Hands {
         Err(outcome)
     }
 
-    async fn layout(&self, node: &str, spec: &GpuNodeSpec) -> Outcome {
+    async fn layout(&self, node: &str, uid: &str, spec: &GpuNodeSpec) -> Outcome {
         fault::point("layout.before");
         let nodes: Api<GpuNode> = Api::all(self.client.clone());
-        let wish =
-            Patch::Apply(json!({ "apiVersion": "partita.dev/v1alpha1", "kind": "GpuNode", "metadata": { "name": node }, "spec": spec }));
+        // With a uid the API server refuses to make an object that is not there.
+        let metadata = json!({ "name": node, "uid": uid });
+        let wish = Patch::Apply(json!({ "apiVersion": "partita.dev/v1alpha1", "kind": "GpuNode", "metadata": metadata, "spec": spec }));
         let how = PatchParams::apply(MANAGER).force();
         let written = self.call(|| nodes.patch(node, &how, &wish).boxed()).await;
         fault::point("layout.after");
@@ -223,16 +224,17 @@ impl Hands {
         for choice in choices {
             let how = PatchParams::default();
             let done = match choice {
-                VolumeChoice::Provision { claim, node } => {
+                VolumeChoice::Provision { claim, node, version } => {
                     let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &pod.namespace);
-                    let patch = Patch::Merge(json!({ "metadata": { "annotations": { "volume.kubernetes.io/selected-node": node } } }));
+                    let annotations = json!({ "volume.kubernetes.io/selected-node": node });
+                    let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version, "annotations": annotations } }));
                     self.call(|| claims.patch(claim, &how, &patch).map_ok(drop).boxed()).await
                 }
-                VolumeChoice::Take { claim, uid, volume } => {
+                VolumeChoice::Take { claim, uid, volume, version } => {
                     let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
                     let reference = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": pod.namespace, "name": claim, "uid": uid });
                     let patch = Patch::Merge(json!({
-                        "metadata": { "annotations": { "pv.kubernetes.io/bound-by-controller": "yes" } },
+                        "metadata": { "resourceVersion": version, "annotations": { "pv.kubernetes.io/bound-by-controller": "yes" } },
                         "spec": { "claimRef": reference },
                     }));
                     self.call(|| volumes.patch(volume, &how, &patch).map_ok(drop).boxed()).await

@@ -15,7 +15,7 @@
 
 pub mod crd;
 mod fault;
-mod grant;
+pub mod grant;
 pub mod hands;
 pub mod lease;
 pub mod models;

@@ -208,8 +208,8 @@ fn run_for_lease(client: &Client, options: &Options, stop: &watch::Receiver<bool
 fn imagined(effect: Effect) -> Done {
     let outcome = Outcome::Done;
     match effect {
-        Effect::Layout { node, spec } => Done::Layout { node, generation: spec.generation, outcome },
-        Effect::Volumes { pod, .. } => Done::Volumes { pod, outcome },
+        Effect::Layout { node, spec, .. } => Done::Layout { node, generation: spec.generation, outcome },
+        Effect::Volumes { pod, node, .. } => Done::Volumes { pod, node, outcome },
         Effect::Bind { pod, node, .. } => Done::Bind { pod, node, outcome },
         Effect::Evict { pod, .. } => Done::Evict { pod, outcome },
         Effect::Nominate { pod, .. } | Effect::Explain { pod, .. } => Done::Told { pod, outcome },

@@ -151,8 +151,8 @@ impl Source for Shown {
 /// An effect of a dry run, for a person.
 fn words(effect: &Effect) -> String {
     match effect {
-        Effect::Layout { node, spec } => format!("layout   {node}: generation {}", spec.generation),
-        Effect::Volumes { pod, choices } => format!("volumes  {}/{}: {} to choose", pod.namespace, pod.name, choices.len()),
+        Effect::Layout { node, spec, .. } => format!("layout   {node}: generation {}", spec.generation),
+        Effect::Volumes { pod, choices, .. } => format!("volumes  {}/{}: {} to choose", pod.namespace, pod.name, choices.len()),
         Effect::Bind { pod, node, grant } => {
             let grant = grant.as_ref().map(|grant| format!(" ({grant})")).unwrap_or_default();
             format!("bind     {}/{} to {node}{grant}", pod.namespace, pod.name)

@@ -94,7 +94,7 @@ impl Scheduler {
         }
         self.step(&name, Step::Chooses);
         let Some(pod) = self.pods.get(&name).map(super::pods::PodEntry::name) else { return };
-        self.effects.push(Effect::Volumes { pod, choices });
+        self.effects.push(Effect::Volumes { pod, node: flight.node, choices });
     }
 
     /// Everything is there: the pod is bound.
@@ -196,7 +196,8 @@ impl Scheduler {
             });
             let gpus = crd::desired(node, self.planner.cluster().models(), pods);
             let spec = GpuNodeSpec { term, generation, plan: format!("{term}.{generation}"), gpus };
-            self.effects.push(Effect::Layout { node: name, spec });
+            let uid = self.nodes.get(&name).map(super::nodes::NodeEntry::agent_uid).unwrap_or_default();
+            self.effects.push(Effect::Layout { node: name, uid, spec });
         }
     }
 

@@ -25,6 +25,8 @@ pub enum VolumeChoice {
         claim: String,
         /// The node.
         node: String,
+        /// The claim's version that this was decided on: whoever changed it since was faster.
+        version: String,
     },
     /// A volume that is there is given to the claim.
     Take {
@@ -34,6 +36,8 @@ pub enum VolumeChoice {
         uid: String,
         /// Name of the volume.
         volume: String,
+        /// The volume's version that this was decided on: whoever changed it since was faster.
+        version: String,
     },
 }
 
@@ -44,6 +48,8 @@ pub enum Effect {
     Layout {
         /// The node.
         node: String,
+        /// The uid of its `GpuNode`: one that is gone is not made anew, which is its agent's business.
+        uid: String,
         /// The whole layout.
         spec: GpuNodeSpec,
     },
@@ -51,6 +57,8 @@ pub enum Effect {
     Volumes {
         /// The pod.
         pod: PodName,
+        /// The node that it goes to.
+        node: String,
         /// One for each claim that has no volume yet.
         choices: Vec<VolumeChoice>,
     },
@@ -119,6 +127,8 @@ pub enum Done {
     Volumes {
         /// The pod.
         pod: PodName,
+        /// The node.
+        node: String,
         /// How it went.
         outcome: Outcome,
     },

@@ -190,6 +190,12 @@ impl Handshakes {
         node.writing.is_none() && node.chosen == node.written && report.done.1 >= node.chosen
     }
 
+    /// Who waits, on which node.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&String, PodId)> {
+        self.nodes.iter().flat_map(|(name, node)| node.waiting.iter().map(move |one| (name, one.pod)))
+    }
+
     /// Whether anybody waits.
     pub(crate) fn is_busy(&self) -> bool {
         !self.due.is_empty() || self.nodes.values().any(|node| !node.waiting.is_empty())

@@ -20,6 +20,12 @@ impl Ids {
     pub(super) fn give_back(&mut self, id: u32) {
         self.free.insert(id);
     }
+
+    /// How many are given out.
+    #[cfg(test)]
+    pub(super) fn in_use(&self) -> usize {
+        self.next as usize - self.free.len()
+    }
 }
 
 #[cfg(test)]

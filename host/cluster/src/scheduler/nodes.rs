@@ -55,6 +55,11 @@ impl NodeEntry {
         self.gpus.as_ref().map(|gpus| gpus.spec.value.generation)
     }
 
+    /// The uid of its agent's object.
+    pub(super) fn agent_uid(&self) -> String {
+        self.gpus.as_ref().and_then(|gpus| gpus.metadata.uid.clone()).unwrap_or_default()
+    }
+
     /// Its labels.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         self.object.as_ref().and_then(|object| object.metadata.labels.clone()).unwrap_or_default()

@@ -83,7 +83,7 @@ pub(super) struct PodEntry {
     /// What the core was told of it.
     pub(super) spec: Option<PodSpec>,
     /// How often it came back.
-    returned: u32,
+    pub(super) returned: u32,
     /// When it was first seen to wait, milliseconds.
     pub(super) since_ms: u64,
     /// What went wrong the last time.
@@ -397,7 +397,7 @@ impl Scheduler {
         self.now_ms = self.now_ms.max(now_ms);
         match done {
             Done::Layout { node, generation, outcome } => self.layout_done(&node, generation, outcome),
-            Done::Volumes { pod, outcome } => self.step_done(&pod, Step::Chooses, Step::Volumes, outcome),
+            Done::Volumes { pod, node: _, outcome } => self.step_done(&pod, Step::Chooses, Step::Volumes, outcome),
             Done::Bind { pod, node: _, outcome } => self.step_done(&pod, Step::Binds, Step::Bound, outcome),
             Done::Evict { pod, outcome } => self.evict_done(&pod, outcome),
             Done::Told { pod, outcome } => self.told(&pod, &outcome),

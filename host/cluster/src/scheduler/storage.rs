@@ -102,9 +102,13 @@ impl Scheduler {
         };
         let namespace = entry.object.metadata.namespace.as_deref().unwrap_or_default();
         let uid = |claim: &str| self.storage.claim(namespace, claim).and_then(|claim| claim.metadata.uid.clone()).unwrap_or_default();
+        let claim_version =
+            |claim: &str| self.storage.claim(namespace, claim).and_then(|claim| claim.metadata.resource_version.clone()).unwrap_or_default();
+        let volume_version =
+            |volume: &str| self.storage.volume(volume).and_then(|volume| volume.metadata.resource_version.clone()).unwrap_or_default();
         let choice = |prebind| match prebind {
-            Prebind::Node { claim } => VolumeChoice::Provision { claim, node: node.to_owned() },
-            Prebind::Volume { volume, claim } => VolumeChoice::Take { uid: uid(&claim), claim, volume },
+            Prebind::Node { claim } => VolumeChoice::Provision { version: claim_version(&claim), claim, node: node.to_owned() },
+            Prebind::Volume { volume, claim } => VolumeChoice::Take { uid: uid(&claim), claim, version: volume_version(&volume), volume },
         };
         Ok(chosen.into_iter().map(choice).collect())
     }

@@ -1,0 +1,220 @@
+//! A node's agent in memory, with the GPUs of its node as they really are.
+
+use partita_core::model::{Cut, catalog};
+
+use super::{
+    check,
+    server::{Server, grant_of},
+};
+use crate::{
+    crd::{DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNodeSpec, GpuNodeStatus, PartitionState},
+    objects::GpuNode,
+};
+
+/// How an agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// As it should.
+    Works,
+    /// Whatever it makes fails.
+    Fails,
+    /// It says nothing.
+    Silent,
+    /// It says that it has done what it did not even begin.
+    Lies,
+}
+
+/// A partition as it really is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Real {
+    /// Its profile and first slot, or its memory under MPS.
+    pub(super) profile: Option<String>,
+    pub(super) start: Option<u8>,
+    pub(super) memory_mib: Option<u32>,
+    pub(super) state: PartitionState,
+}
+
+impl Real {
+    fn is(&self, wanted: &DesiredPartition) -> bool {
+        (&self.profile, self.start, self.memory_mib) == (&wanted.profile, wanted.start, wanted.memory_mib)
+    }
+
+    /// As a grant names it.
+    pub(super) fn part(&self) -> String {
+        match (&self.profile, self.start, self.memory_mib) {
+            (Some(profile), Some(start), _) => format!("{profile}@{start}"),
+            (_, _, Some(memory_mib)) => format!("mps/{memory_mib}"),
+            _ => String::new(),
+        }
+    }
+
+    fn exists(&self) -> bool {
+        self.state != PartitionState::Failed
+    }
+}
+
+/// A GPU as it really is.
+#[derive(Clone, Debug)]
+pub(super) struct RealGpu {
+    pub(super) model: String,
+    pub(super) cut: Cut,
+    pub(super) parts: Vec<Real>,
+    pub(super) healthy: bool,
+    /// It is not on the bus.
+    pub(super) lost: bool,
+}
+
+/// An agent.
+#[derive(Clone, Debug)]
+pub(super) struct Agent {
+    pub(super) node: String,
+    pub(super) mood: Mood,
+    /// Whether it says that it took a layout before it has done it.
+    pub(super) eager: bool,
+    pub(super) gpus: Vec<RealGpu>,
+    taken: (i64, i64),
+    wanted: Option<GpuNodeSpec>,
+}
+
+impl Agent {
+    pub(super) fn new(node: &str, models: &[&str]) -> Self {
+        let gpu = |model: &&str| RealGpu { model: (*model).into(), cut: Cut::Shares, parts: Vec::new(), healthy: true, lost: false };
+        let gpus = models.iter().map(gpu).collect();
+        Self { node: node.into(), mood: Mood::Works, eager: false, gpus, taken: (0, 0), wanted: None }
+    }
+
+    /// Cuts a GPU by MIG, with these partitions as (profile, first slot).
+    pub(super) fn cut(&mut self, gpu: usize, parts: &[(&str, u8)]) {
+        let part = |&(profile, start): &(&str, u8)| Real {
+            profile: Some(profile.into()),
+            start: Some(start),
+            memory_mib: None,
+            state: PartitionState::Ready,
+        };
+        (self.gpus[gpu].cut, self.gpus[gpu].parts) = (Cut::Mig, parts.iter().map(part).collect());
+    }
+
+    /// Takes the layout that stands in the server, if it is not older than what it has.
+    pub(super) fn look(&mut self, server: &Server) -> bool {
+        let Some(object) = server.gpu_nodes.get(&self.node).filter(|_| self.mood != Mood::Silent) else { return false };
+        let spec = &object.spec.value;
+        let known = self.wanted.as_ref() == Some(spec);
+        if known || spec.generation == 0 || (spec.term, spec.generation) < self.taken {
+            return false;
+        }
+        self.taken = (spec.term, spec.generation);
+        self.wanted = Some(spec.clone());
+        // What failed before is tried again.
+        self.gpus.iter_mut().for_each(|gpu| gpu.parts.retain(Real::exists));
+        true
+    }
+
+    /// One step of work. Whether there was one.
+    pub(super) fn work(&mut self, server: &Server) -> bool {
+        if matches!(self.mood, Mood::Silent | Mood::Lies) {
+            return false;
+        }
+        let Some(wanted) = self.wanted.clone() else { return false };
+        wanted.gpus.iter().any(|gpu| self.work_on(server, gpu))
+    }
+
+    fn work_on(&mut self, server: &Server, wanted: &DesiredGpu) -> bool {
+        let index = wanted.index;
+        let held: Vec<String> = check::parts_on(server, &self.node, index);
+        let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|gpu| !gpu.lost) else { return false };
+        // What exists and shall not, and nobody uses: two steps.
+        let all: Vec<&DesiredPartition> = wanted.partitions.iter().filter(|_| wanted.cut != Cut::Shares).collect();
+        let unwanted = |real: &Real| gpu.cut != wanted.cut || !all.iter().any(|one| real.is(one));
+        if let Some(row) = gpu.parts.iter().position(|real| real.exists() && unwanted(real)) {
+            assert!(!held.contains(&gpu.parts[row].part()), "{}: the layout has no {} any more, which a pod uses", self.node, gpu.parts[row].part());
+            if gpu.parts[row].state == PartitionState::Destroying {
+                gpu.parts.remove(row);
+            } else {
+                gpu.parts[row].state = PartitionState::Destroying;
+            }
+            return true;
+        }
+        if gpu.cut != wanted.cut {
+            assert!(held.is_empty(), "{}: GPU {index} shall be cut another way, but {held:?} of it are in use", self.node);
+            (gpu.cut, gpu.parts) = (wanted.cut, Vec::new());
+            return true;
+        }
+        if let Some(real) = gpu.parts.iter_mut().find(|real| real.state == PartitionState::Creating) {
+            real.state = if self.mood == Mood::Fails { PartitionState::Failed } else { PartitionState::Ready };
+            return true;
+        }
+        let there = |one: &DesiredPartition| gpu.parts.iter().filter(|real| real.is(one)).count();
+        let asked = |one: &DesiredPartition| all.iter().filter(|other| (&other.profile, other.start, other.memory_mib) == (&one.profile, one.start, one.memory_mib)).count();
+        let missing = all.iter().find(|one| there(one) < asked(one));
+        let Some(one) = missing.copied().cloned() else { return false };
+        let made = Real { profile: one.profile, start: one.start, memory_mib: one.memory_mib, state: PartitionState::Creating };
+        gpu.parts.push(made);
+        check::legal(&gpu.model, &gpu.parts);
+        true
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_done(&self, server: &Server) -> bool {
+        !self.clone().work(server)
+    }
+
+    /// What it says.
+    pub(super) fn status(&self, server: &Server) -> GpuNodeStatus {
+        let said = server.gpu_nodes.get(&self.node).map(|object| object.status.value.clone()).unwrap_or_default();
+        let done = self.eager || self.mood == Mood::Lies || self.is_done(server);
+        let taken = if done { self.taken } else { (said.observed_term, said.observed_generation) };
+        let gpus = (0u8..).zip(&self.gpus).filter(|(_, gpu)| !gpu.lost).map(|(index, gpu)| self.found(server, index, gpu)).collect();
+        GpuNodeStatus { observed_term: taken.0, observed_generation: taken.1, gpus, ..GpuNodeStatus::default() }
+    }
+
+    fn found(&self, server: &Server, index: u8, gpu: &RealGpu) -> FoundGpu {
+        let users = |part: &str| -> Vec<String> {
+            let uses = |text: &str| text.split(',').any(|one| one == format!("{index}:{part}"));
+            let here = server.on_node(&self.node).filter(|(name, pod)| server.started.contains(*name) && grant_of(pod).is_some_and(uses));
+            here.map(|(name, _)| name.clone()).collect()
+        };
+        let part = |real: &Real| FoundPartition {
+            profile: real.profile.clone(),
+            start: real.start,
+            memory_mib: real.memory_mib,
+            uuid: if matches!(real.state, PartitionState::Ready | PartitionState::Destroying) { format!("{index}-{}", real.part()) } else { String::new() },
+            state: real.state,
+            message: if real.state == PartitionState::Failed { "no such luck".into() } else { String::new() },
+            users: users(&real.part()),
+        };
+        let memory_mib = catalog::builtin(&gpu.model).unwrap().memory_mib;
+        FoundGpu {
+            uuid: format!("GPU-{}-{index}", self.node),
+            index,
+            model: gpu.model.clone(),
+            memory_mib,
+            cut: gpu.cut,
+            healthy: gpu.healthy,
+            message: if gpu.healthy { String::new() } else { "Xid 79".into() },
+            partitions: gpu.parts.iter().map(part).collect(),
+            users: if gpu.cut == Cut::Shares { users("1000m") } else { Vec::new() },
+            grid: None,
+        }
+    }
+
+    /// Writes what it says. Whether that is something new.
+    pub(super) fn report(&self, server: &mut Server) -> bool {
+        if self.mood == Mood::Silent || !server.gpu_nodes.contains_key(&self.node) {
+            return false;
+        }
+        let status = self.status(server);
+        if server.gpu_nodes[&self.node].status.value == status {
+            return false;
+        }
+        server.edit_gpu_node(&self.node, |object| object.status.value = status);
+        true
+    }
+
+    /// Creates its object, as an agent does that starts.
+    pub(super) fn enrol(&self, server: &mut Server) {
+        let mut object = GpuNode::default();
+        object.metadata.name = Some(self.node.clone());
+        object.status.value = self.status(server);
+        server.put_gpu_node(object);
+    }
+}
