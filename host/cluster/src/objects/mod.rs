@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 pub use cluster::{Budget, BudgetSpec, BudgetStatus, Namespace, Node, NodeInfo, NodeStatus, PriorityClass};
 pub use custom::{CompositeQuota, GpuNode, PolicyObject, Quota, SelectionObject};
-pub use pod::{Condition, Container, ContainerStatus, Pod, PodInfo, PodStatus, Port, Resources, Volume};
+pub use pod::{Condition, Container, ContainerStatus, Pod, PodInfo, PodStatus, Port, Resources, Running, Volume};
 pub use storage::{
     Claim, ClaimInfo, ClaimStatus, Driver, DriverLimit, NodeDrivers, NodeDriversInfo, PersistentVolume, StorageClass, VolumeInfo,
     VolumeStatus,

@@ -130,6 +130,10 @@ pub struct PodStatus {
     pub conditions: Vec<Condition>,
     pub container_statuses: Vec<ContainerStatus>,
     pub init_container_statuses: Vec<ContainerStatus>,
+    /// What the node set apart for the pod as a whole.
+    pub allocated_resources: Option<Amounts>,
+    /// What the pod as a whole runs with.
+    pub resources: Option<Running>,
 }
 
 impl PodStatus {
@@ -157,6 +161,14 @@ pub struct Condition {
     pub reason: String,
     pub message: String,
     pub last_transition_time: Option<String>,
+}
+
+/// What a pod as a whole runs with.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Running {
+    /// By name of the resource; none if nothing is said of it.
+    pub requests: Option<Amounts>,
 }
 
 /// What a running container has, which during a resize is not what its pod asks for.

@@ -16,6 +16,7 @@ mod pod;
 mod requests;
 mod selector;
 mod storage;
+mod there;
 mod volumes;
 
 use thiserror::Error;

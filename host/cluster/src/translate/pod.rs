@@ -45,7 +45,7 @@ pub fn pending(pod: &Pod, scene: &Scene<'_>) -> Result<PodSpec, Refusal> {
     let mut demand = demand(pod, false)?;
     let mut constraints = constraints::of(pod)?;
     let volumes = volumes::of(pod, scene.storage, scene.taken)?;
-    constraints.nodes.extend(volumes.groups);
+    constraints.volumes.extend(volumes.groups);
     demand.extra.extend(volumes.attach);
     demand.constraints = Some(Box::new(constraints));
     let terms = terms(pod, scene.budgets)?;
@@ -70,7 +70,7 @@ pub fn running(pod: &Pod, scene: &Scene<'_>) -> (PodSpec, Vec<Refusal>) {
     // It has its volumes already; they matter for where else it could go.
     match volumes::of(pod, scene.storage, &|_, _| None) {
         Ok(volumes) => {
-            constraints.nodes.extend(volumes.groups);
+            constraints.volumes.extend(volumes.groups);
             demand.extra.extend(volumes.attach);
         }
         Err(refusal) => odd.push(refusal),

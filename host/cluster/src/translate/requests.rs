@@ -39,19 +39,56 @@ pub(super) fn requests(pod: &Pod, actual: bool) -> Result<Asked, Unsupported> {
     } else {
         &[View::Spec, View::Allocated, View::Actual]
     };
+    // A node that tells of pods as a whole tells of all of their containers.
+    let told = if actual { whole(status)? } else { None };
     let mut asked = Asked::new();
     for &view in views {
-        raise(&mut asked, &of_containers(pod, view)?);
+        let of_view = match (view, &told) {
+            (View::Allocated, Some((allocated, _))) => allocated.clone(),
+            (View::Actual, Some((_, running))) => running.clone(),
+            _ => of_containers(pod, view)?,
+        };
+        raise(&mut asked, &of_view);
     }
-    for (name, amount) in parsed(&spec.resources.requests, "the pod as a whole")? {
-        // Only these can be given for a pod as a whole; the API server refuses others.
-        if name == "cpu" || name == "memory" || name.starts_with("hugepages-") {
-            asked.insert(name, amount);
-        }
-    }
+    asked.extend(of_whole(pod, actual)?);
     add(&mut asked, &parsed(&spec.overhead, "its overhead")?);
     asked.retain(|_, amount| !amount.is_zero());
     Ok(asked)
+}
+
+const WHOLE: &str = "the pod as a whole";
+
+/// What the node tells that it set apart for the pod as a whole, and what that runs with; none unless it tells both.
+fn whole(status: &PodStatus) -> Result<Option<(Asked, Asked)>, Unsupported> {
+    let running = status.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let Some((allocated, running)) = status.allocated_resources.as_ref().zip(running) else { return Ok(None) };
+    Ok(Some((parsed(allocated, WHOLE)?, parsed(running, WHOLE)?)))
+}
+
+/// What is said for the pod as a whole, which counts in the place of what its containers ask for. With `actual` the larger of that and of
+/// what it has.
+fn of_whole(pod: &Pod, actual: bool) -> Result<Asked, Unsupported> {
+    let (spec, status) = (&pod.spec.value, &pod.status.value);
+    let mut asked = parsed(&spec.resources.requests, WHOLE)?;
+    asked.retain(|name, _| for_whole(name));
+    if asked.is_empty() {
+        return Ok(asked);
+    }
+    if let Some(running) = status.resources.as_ref().filter(|_| actual) {
+        if resize_is_infeasible(status) {
+            asked.clear();
+        }
+        for has in running.requests.iter().chain(&status.allocated_resources) {
+            raise(&mut asked, &parsed(has, WHOLE)?);
+        }
+        asked.retain(|name, _| for_whole(name));
+    }
+    Ok(asked)
+}
+
+/// Whether an amount can be given for a pod as a whole; the API server refuses others.
+fn for_whole(name: &str) -> bool {
+    name == "cpu" || name == "memory" || name.starts_with("hugepages-")
 }
 
 fn resize_is_infeasible(status: &PodStatus) -> bool {
@@ -203,6 +240,33 @@ mod tests {
         ] {
             assert_eq!(of(&spec, &status, true)[0].1, sum, "{status}");
             assert_eq!(of(&spec, &status, false)[0].1, "2");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_as_a_whole() {
+        let containers = json!([{"name": "a", "resources": asks("2")}]);
+        let status = |told: Value, reason: &str| {
+            let mut status = told;
+            status["conditions"] = json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+            status
+        };
+        let both = json!({"allocatedResources": {"cpu": "1"}, "resources": asks("3")});
+        let unsaid = json!({"allocatedResources": {"cpu": "4"}, "resources": {}});
+        for (whole, status, sum) in [
+            (json!({}), status(both.clone(), "Deferred"), "3"),
+            (json!({}), status(both.clone(), "Infeasible"), "3"),
+            // Half of the story is none.
+            (json!({}), status(unsaid.clone(), "Deferred"), "2"),
+            // What is asked for the pod as a whole counts, or what it has of that.
+            (asks("5"), status(both.clone(), "Deferred"), "5"),
+            (asks("5"), status(both.clone(), "Infeasible"), "3"),
+            (asks("1"), status(both, "Deferred"), "3"),
+            (asks("1"), status(unsaid, "Deferred"), "4"),
+            (asks("1"), status(json!({"allocatedResources": {"cpu": "4"}}), "Deferred"), "1"),
+        ] {
+            let spec = json!({"containers": containers, "resources": whole});
+            assert_eq!(of(&spec, &status, true)[0].1, sum, "{whole} {status}");
         }
     }
 

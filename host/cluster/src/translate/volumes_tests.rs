@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::translate::matches_term;
 
 fn storage(claims: Vec<Value>, volumes: Vec<Value>, classes: Vec<Value>) -> Storage {
     let mut storage = Storage::default();
@@ -198,15 +199,106 @@ fn several_claims_need_several_volumes_of_one_place() {
         chosen.sort_by_key(|one| format!("{one:?}"));
         let volume = |volume: &str, claim: &str| Prebind::Volume { volume: volume.into(), claim: claim.into() };
         assert_eq!(chosen, [volume("b1", "big"), volume("b2", "small")]);
-        assert!(choose(&pod(&order), "c", &BTreeMap::new(), &storage).unwrap_err().to_string().contains("node c has no volumes left"));
+        assert!(
+        let host = [("kubernetes.io/hostname".to_owned(), "c".to_owned())].into();
+            choose(&pod(&order), "c", &host, &storage).unwrap_err().to_string().contains("node c has no volume left for the claim big")
+        );
     }
+}
+
+#[test]
+fn claims_that_reach_their_volumes_in_several_ways() {
+    let with =
+        |key: &str, value: &str| json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}]});
+    let there = |name: &str, key: &str, value: &str| volume(name, None, json!({"spec": {"nodeAffinity": {"required": with(key, value)}}}));
+    let volumes =
+        vec![there("host-a", "kubernetes.io/hostname", "a"), there("host-b", "kubernetes.io/hostname", "b"), there("zone", "zone", "z")];
+    let storage = storage(vec![claim("c", json!({})), claim("d", json!({}))], volumes, vec![local()]);
+    let [group] = &demands(&["c", "d"], &storage).unwrap().groups[..] else { panic!() };
+    for (host, zone, enough) in [("a", "z", true), ("b", "z", true), ("a", "y", false), ("c", "z", false)] {
+        let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned()), ("zone".to_owned(), zone.to_owned())].into();
+        assert_eq!(group.iter().any(|term| matches_term(term, host, &labels)), enough, "{host} in {zone}: {group:?}");
+        assert_eq!(choose(&pod(&["c", "d"]), host, &labels, &storage).is_ok(), enough, "{host} in {zone}");
+    }
+    assert_eq!(group.len(), 2, "two hosts cannot be one: {group:?}");
+}
+
+#[test]
+fn a_volume_that_is_there_is_taken_before_one_is_made() {
+    let topologies = json!([{"matchLabelExpressions": [{"key": "kubernetes.io/hostname", "values": ["a"]}]}]);
+    let class = || vec![class("ebs", "WaitForFirstConsumer", topologies.clone())];
+    let storage = storage(vec![claim("c", json!({})), claim("d", json!({}))], vec![volume("v", Some("b"), json!({}))], class());
+    assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), ["a", "b"]);
+    assert_eq!(hosts(&demands(&["c", "d"], &storage).unwrap()), ["a"]);
+    let on = |host: &str| {
+        let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned())].into();
+        choose(&pod(&["c"]), host, &labels, &storage).unwrap()
+    };
+    assert_eq!(on("b"), [Prebind::Volume { volume: "v".into(), claim: "c".into() }]);
+    assert_eq!(on("a"), [Prebind::Node { claim: "c".into() }]);
+}
+
+#[test]
+fn a_volume_set_aside_is_the_only_one_for_its_claim() {
+    let aside = json!({"metadata": {"labels": {}}, "spec": {"accessModes": ["ReadOnlyMany"], "claimRef": {"namespace": "n", "name": "c"}}});
+    let volumes = vec![volume("aside", Some("b"), aside), volume("free", Some("a"), json!({}))];
+    let storage = storage(vec![claim("c", json!({})), claim("d", json!({}))], volumes, vec![local()]);
+    assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), ["b"]);
+    assert_eq!(hosts(&demands(&["d"], &storage).unwrap()), ["a"]);
+    assert!(demands(&["c", "d"], &storage).is_err());
+}
+
+#[test]
+fn classes_named_as_in_old_times() {
+    let old =
+        || json!({"metadata": {"annotations": {"volume.beta.kubernetes.io/storage-class": "wait"}}, "spec": {"storageClassName": "new"}});
+    let named = |more: Value| volume("v", Some("b"), more);
+    for (claimed, there) in [(old(), json!({})), (json!({}), old()), (old(), old())] {
+        let storage = storage(vec![claim("c", claimed)], vec![named(there)], vec![local()]);
+        assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), ["b"]);
+    }
+}
+
+#[test]
+fn fields_of_a_volumes_affinity_are_compared_with_nothing() {
+    for (operator, found) in [("In", &[][..]), ("NotIn", &["a", "b", "c"])] {
+        let field = json!({"key": "metadata.name", "operator": operator, "values": ["a"]});
+        let affinity = json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchFields": [field]}]}}}});
+        let storage = storage(vec![claim("c", json!({}))], vec![volume("v", None, affinity)], vec![local()]);
+        assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), found, "{operator}");
+        assert_eq!(choose(&pod(&["c"]), "b", &BTreeMap::new(), &storage).is_ok(), !found.is_empty(), "{operator}");
+    }
+}
+
+#[test]
+fn zones_by_their_old_and_new_names() {
+    let bound = json!({"metadata": {"annotations": {BOUND: "yes"}}, "spec": {"volumeName": "v"}});
+    let meets = |on_volume: &[(&str, &str)], on_node: &[(&str, &str)]| {
+        let labels: serde_json::Map<_, _> = on_volume.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let storage = storage(vec![claim("c", bound.clone())], vec![volume("v", None, json!({"metadata": {"labels": labels}}))], vec![]);
+        let labels = on_node.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let groups = demands(&["c"], &storage).unwrap().groups;
+        groups.iter().all(|group| group.iter().any(|term| matches_term(term, "x", &labels)))
+    };
+    let (new, old) = (ZONE[0], OLD_ZONE[0]);
+    // Whoever has only the new name is asked for it, but not the other way round.
+    assert!(meets(&[(old, "z")], &[(new, "z")]) && !meets(&[(old, "z")], &[(new, "y")]) && !meets(&[(new, "z")], &[(old, "z")]));
+    // The old name comes first, and both have to do.
+    assert!(!meets(&[(old, "z")], &[(old, "y"), (new, "z")]));
+    assert!(!meets(&[(old, "z"), (new, "y")], &[(new, "z")]) && meets(&[(old, "z__y"), (new, "y")], &[(new, "y")]));
+    // What cannot be read says nothing.
+    assert!(meets(&[(new, "z____y")], &[(new, "x")]));
 }
 
 #[test]
 fn volumes_in_the_pod() {
     let of_volume = |inline: Value, claims: Vec<Value>| {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "pod"}, "spec": {"volumes": [inline]}});
-        of(&serde_json::from_value(pod).unwrap(), &storage(claims, vec![volume("v", Some("a"), json!({}))], vec![local()]), &|_, _| None)
+        of(
+            &serde_json::from_value(pod).unwrap(),
+            &storage(claims, vec![volume("v", Some("a"), json!({"metadata": {"labels": {ZONE[0]: "z"}}}))], vec![local()]),
+            &|_, _| None,
+        )
     };
     assert!(of_volume(json!({"name": "v", "emptyDir": {}}), vec![]).is_ok());
     let inline = of_volume(json!({"name": "v", "rbd": {"image": "i"}}), vec![]).unwrap_err().to_string();
@@ -219,5 +311,9 @@ fn volumes_in_the_pod() {
         )
     };
     assert_eq!(hosts(&of_volume(ephemeral(), vec![owned("pod")]).unwrap()), ["a"]);
+    // At the zone of a volume that the pod has for itself nobody looks.
+    let mut bound = owned("pod");
+    merge(&mut bound, json!({"metadata": {"annotations": {BOUND: "yes"}}, "spec": {"volumeName": "v"}}));
+    assert_eq!(of_volume(ephemeral(), vec![bound]).unwrap().groups.len(), 1);
     assert!(of_volume(ephemeral(), vec![owned("other")]).unwrap_err().to_string().contains("belongs to somebody else"));
 }

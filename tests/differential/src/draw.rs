@@ -1,0 +1,146 @@
+//! Random clusters, and pods that wait in them.
+//!
+//! Words are few, so that what a pod asks and what a cluster has have much to do with each other. Each world is about some themes only:
+//! if everything were asked of every pod, hardly any would fit anywhere and nothing would be learned of the single rules.
+
+mod near;
+mod nodes;
+mod pods;
+mod selectors;
+mod storage;
+
+use serde_json::{Value, json};
+
+use crate::{dice::Dice, world::World};
+
+/// The namespaces of every world.
+const NAMESPACES: [&str; 3] = ["blue", "green", "red"];
+const HOST: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
+const REGION: &str = "topology.kubernetes.io/region";
+
+/// What a world is about.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "any of them with any other")]
+struct Themes {
+    /// Selectors of nodes.
+    labels: bool,
+    /// Taints, tolerations, cordons.
+    taints: bool,
+    /// Ports of nodes.
+    ports: bool,
+    /// Amounts of resources.
+    amounts: bool,
+    /// Affinity to pods, and away from them.
+    near: bool,
+    /// Topology spread.
+    spread: bool,
+    /// Claims on volumes.
+    volumes: bool,
+}
+
+impl Themes {
+    fn draw(dice: &mut Dice) -> Self {
+        let mut themes = Self {
+            labels: dice.chance(1, 4),
+            taints: dice.chance(1, 4),
+            ports: dice.chance(1, 5),
+            amounts: dice.chance(1, 4),
+            near: dice.chance(1, 4),
+            spread: dice.chance(1, 4),
+            volumes: dice.chance(1, 4),
+        };
+        // Half of those that would be about nothing are about one thing.
+        let Self { labels, taints, ports, amounts, near, spread, volumes } = &mut themes;
+        let all = [labels, taints, ports, amounts, near, spread, volumes];
+        if !all.iter().any(|theme| **theme) {
+            let row = dice.number(0, 6) as usize;
+            *all[row] = true;
+        }
+        themes
+    }
+}
+
+/// The world of a seed.
+#[must_use]
+pub fn world(seed: u64) -> World {
+    let mut dice = Dice::new(seed);
+    let themes = Themes::draw(&mut dice);
+    let mut world = cluster(&mut dice, themes);
+    world.pod = pods::waiting(&mut dice, themes, "asks", &mut world);
+    world
+}
+
+/// What happens in a cluster.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A pod comes, which waits.
+    Arrives(Value),
+    /// One of the pods that have a node is gone.
+    Leaves(usize),
+    /// A pod that has a node is told to stop.
+    Stops(usize),
+    /// A pod that has a node gets other labels.
+    Relabelled(usize, Value),
+    /// A node is otherwise than before, new, or back.
+    Node(Value),
+    /// A node is gone.
+    NodeGone(usize),
+    /// A namespace gets other labels.
+    Namespace(Value),
+}
+
+/// The cluster of a seed, and what happens in it.
+#[must_use]
+pub fn history(seed: u64) -> (World, Vec<Step>) {
+    let mut dice = Dice::new(seed);
+    let themes = Themes::draw(&mut dice);
+    let mut world = cluster(&mut dice, themes);
+    let mut steps = Vec::new();
+    for row in 0..dice.number(3, 8) {
+        while dice.chance(1, 3) {
+            steps.push(change(&mut dice, themes));
+        }
+        steps.push(Step::Arrives(pods::waiting(&mut dice, themes, &format!("asks-{row}"), &mut world)));
+    }
+    (world, steps)
+}
+
+fn change(dice: &mut Dice, themes: Themes) -> Step {
+    let row = dice.number(0, 20) as usize;
+    match dice.number(0, 8) {
+        0..=2 => Step::Leaves(row),
+        3 => Step::Stops(row),
+        4 => Step::Relabelled(row, selectors::pod_labels(dice)),
+        5 | 6 => Step::Node(nodes::node(dice, themes, &format!("n{}", row % 8))),
+        7 => Step::NodeGone(row),
+        _ => {
+            let mut all = namespaces(dice);
+            Step::Namespace(all.swap_remove(row % NAMESPACES.len()))
+        }
+    }
+}
+
+fn cluster(dice: &mut Dice, themes: Themes) -> World {
+    let nodes = (0..dice.number(1, 8)).map(|row| nodes::node(dice, themes, &format!("n{row}"))).collect();
+    let mut world = World { nodes, namespaces: namespaces(dice), ..World::default() };
+    if themes.volumes {
+        storage::classes_and_volumes(dice, &mut world);
+    }
+    for row in 0..dice.number(0, 12) {
+        let pod = pods::bound(dice, themes, &format!("runs-{row}"), &mut world);
+        world.pods.push(pod);
+    }
+    world
+}
+
+fn namespaces(dice: &mut Dice) -> Vec<Value> {
+    let mut one = |name: &&str| {
+        let mut labels = json!({"kubernetes.io/metadata.name": name});
+        if dice.chance(2, 3) {
+            labels["team"] = dice.pick(&["x", "y"]).into();
+        }
+        json!({"metadata": {"name": name, "labels": labels}})
+    };
+    NAMESPACES.iter().map(&mut one).collect()
+}

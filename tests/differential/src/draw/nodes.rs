@@ -1,0 +1,69 @@
+//! Nodes.
+
+use serde_json::{Value, json};
+
+use super::{HOST, REGION, Themes, ZONE};
+use crate::dice::{Dice, set};
+
+pub(super) fn node(dice: &mut Dice, themes: Themes, name: &str) -> Value {
+    let mut node =
+        json!({"metadata": {"name": name, "labels": labels(dice, name)}, "spec": {}, "status": {"allocatable": allocatable(dice, themes)}});
+    if themes.taints {
+        let taints = dice.list(0, 2, taint);
+        if !taints.is_empty() {
+            set(&mut node["spec"], "taints", taints);
+        }
+        if dice.chance(1, 6) {
+            set(&mut node["spec"], "unschedulable", true);
+        }
+    }
+    node
+}
+
+fn labels(dice: &mut Dice, name: &str) -> Value {
+    let mut labels = json!({});
+    let mut maybe = |key: &str, some: u32, all: u32, values: &[&str]| {
+        if dice.chance(some, all) {
+            set(&mut labels, key, dice.pick(values));
+        }
+    };
+    maybe(HOST, 19, 20, &[name]);
+    maybe(ZONE, 7, 8, &["a", "a", "b", "b", "c"]);
+    maybe(REGION, 1, 2, &["r", "s"]);
+    maybe("failure-domain.beta.kubernetes.io/zone", 1, 12, &["a", "b"]);
+    maybe("rack", 3, 4, &["1", "2", "3"]);
+    maybe("disk", 2, 3, &["ssd", "hdd", ""]);
+    maybe("arch", 1, 2, &["amd64", "arm64"]);
+    maybe("slots", 3, 4, &["0", "3", "7", "12", "007", "-2", "many"]);
+    labels
+}
+
+fn taint(dice: &mut Dice) -> Value {
+    let effect = dice.pick(&["NoSchedule", "NoSchedule", "NoSchedule", "PreferNoSchedule", "NoExecute"]);
+    let mut taint = json!({"key": dice.pick(&["team", "only", "node.kubernetes.io/unschedulable"]), "effect": effect});
+    if dice.chance(3, 4) {
+        set(&mut taint, "value", dice.pick(&["x", "y"]));
+    }
+    taint
+}
+
+fn allocatable(dice: &mut Dice, themes: Themes) -> Value {
+    if !themes.amounts {
+        let pods = dice.pick(&["110", "110", "110", "3"]);
+        return json!({"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": pods});
+    }
+    let mut allocatable = json!({
+        "cpu": dice.pick(&["4", "3500m", "8", "1"]),
+        "memory": dice.pick(&["4Gi", "8Gi", "6000Mi", "16Gi"]),
+    });
+    let mut maybe = |name: &str, some: u32, all: u32, values: &[&str]| {
+        if dice.chance(some, all) {
+            set(&mut allocatable, name, dice.pick(values));
+        }
+    };
+    maybe("ephemeral-storage", 3, 4, &["10Gi", "40Gi", "12345678901"]);
+    maybe("pods", 19, 20, &["110", "110", "110", "4", "2"]);
+    maybe("example.com/fpga", 1, 2, &["1", "2", "4"]);
+    maybe("hugepages-2Mi", 1, 2, &["64Mi", "0", "1Gi"]);
+    allocatable
+}
