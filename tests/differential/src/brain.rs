@@ -165,10 +165,10 @@ impl Brain {
                 match effect {
                     Effect::Explain { pod, message } if self.is_asked(&pod) => told = message,
                     Effect::Explain { .. } => {}
-                    Effect::Volumes { pod, choices } => {
+                    Effect::Volumes { pod, node, choices } => {
                         assert!(self.is_asked(&pod), "volumes of {pod:?} are chosen, which nobody asked for");
                         self.choose(&choices)?;
-                        self.scheduler.done(self.now_ms, Done::Volumes { pod, outcome: Outcome::Done });
+                        self.scheduler.done(self.now_ms, Done::Volumes { pod, node, outcome: Outcome::Done });
                         quiet = false;
                     }
                     Effect::Bind { pod, node, grant } => {
@@ -217,7 +217,7 @@ impl Brain {
         for choice in choices {
             let (claim, volume) = match choice {
                 VolumeChoice::Take { claim, volume, .. } => (claim, volume.clone()),
-                VolumeChoice::Provision { claim, node } => (claim, self.make_volume(claim, node)),
+                VolumeChoice::Provision { claim, node, .. } => (claim, self.make_volume(claim, node)),
             };
             let Some(held) = self.world.claim(claim) else { panic!("there is no claim {claim}") };
             held["spec"]["volumeName"] = volume.clone().into();
