@@ -199,8 +199,8 @@ fn several_claims_need_several_volumes_of_one_place() {
         chosen.sort_by_key(|one| format!("{one:?}"));
         let volume = |volume: &str, claim: &str| Prebind::Volume { volume: volume.into(), claim: claim.into() };
         assert_eq!(chosen, [volume("b1", "big"), volume("b2", "small")]);
-        assert!(
         let host = [("kubernetes.io/hostname".to_owned(), "c".to_owned())].into();
+        assert!(
             choose(&pod(&order), "c", &host, &storage).unwrap_err().to_string().contains("node c has no volume left for the claim big")
         );
     }
