@@ -6,18 +6,25 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::{
+    api::{
+        core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod},
+        events::v1::Event,
+    },
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
     core::Status,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::events::EventType,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc::Sender};
 
 use crate::{
     crd::{GpuNode, GpuNodeSpec},
+    events::{Note, Notes},
     fault,
     lease::Fence,
     scheduler::{
@@ -37,8 +44,6 @@ const UNSAID_MAX: usize = 4_096;
 const CALL: Duration = Duration::from_secs(10);
 /// How often a call without an answer is tried.
 const TRIES: u32 = 4;
-/// The longest note of an event that the API server takes.
-const NOTE_MAX: usize = 1_024;
 /// Our name as a writer of fields.
 const MANAGER: &str = "partita-scheduler";
 
@@ -50,7 +55,9 @@ pub struct Hands {
     calls: Arc<Semaphore>,
     words: Arc<Semaphore>,
     unsaid: Arc<Semaphore>,
-    recorder: Recorder,
+    /// What was said last about pods.
+    notes: Arc<Notes>,
+    identity: Arc<str>,
     metrics: Metrics,
 }
 
@@ -64,10 +71,17 @@ impl Hands {
     /// Hands that write with `client` while `fence` is open, in the name of `identity`.
     #[must_use]
     pub fn new(client: Client, fence: Fence, identity: &str, metrics: Metrics) -> Self {
-        let reporter = Reporter { controller: "partita.dev/scheduler".into(), instance: Some(identity.into()) };
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, fence, calls: semaphore(CALLS_MAX), words: semaphore(WORDS_MAX), unsaid: semaphore(UNSAID_MAX), recorder, metrics }
+        Self {
+            client,
+            fence,
+            calls: semaphore(CALLS_MAX),
+            words: semaphore(WORDS_MAX),
+            unsaid: semaphore(UNSAID_MAX),
+            notes: Arc::default(),
+            identity: identity.into(),
+            metrics,
+        }
     }
 
     /// Begins to do `effect`; how it went comes to `inbox`.
@@ -103,16 +117,15 @@ impl Hands {
             }
             Effect::Bind { pod, node, grant } => {
                 let outcome = self.bind(&pod, &node, grant.as_deref()).await;
-                let bound = || {
-                    Note::new(&pod, EventType::Normal, "Scheduled", "Binding", format!("assigned {}/{} to {node}", pod.namespace, pod.name))
-                };
+                let bound =
+                    || about(&pod, EventType::Normal, "Scheduled", "Binding", format!("assigned {}/{} to {node}", pod.namespace, pod.name));
                 let note = (outcome == Outcome::Done).then(bound);
                 (Done::Bind { pod, node, outcome }, note)
             }
             Effect::Evict { pod, by } => {
                 let outcome = self.evict(&pod).await;
                 let note = (outcome == Outcome::Done)
-                    .then(|| Note::new(&pod, EventType::Normal, "Preempted", "Preempting", format!("stopped to make room for {by}")));
+                    .then(|| about(&pod, EventType::Normal, "Preempted", "Preempting", format!("stopped to make room for {by}")));
                 (Done::Evict { pod, outcome }, note)
             }
             Effect::Nominate { pod, node } => {
@@ -125,8 +138,7 @@ impl Hands {
                     "lastTransitionTime": k8s_openapi::jiff::Timestamp::now().to_string().split('.').next().map(|time| format!("{}Z", time.trim_end_matches('Z'))),
                 });
                 let outcome = self.patch_status(&pod, json!({ "conditions": [condition] })).await;
-                let note =
-                    (outcome == Outcome::Done).then(|| Note::new(&pod, EventType::Warning, "FailedScheduling", "Scheduling", message));
+                let note = (outcome == Outcome::Done).then(|| about(&pod, EventType::Warning, "FailedScheduling", "Scheduling", message));
                 (Done::Told { pod, outcome }, note)
             }
         }
@@ -263,7 +275,13 @@ impl Hands {
         if self.fence.check().is_none() {
             return;
         }
-        if let Ok(Err(error)) = tokio::time::timeout(CALL, self.recorder.publish(&note.event, &note.about)).await {
+        let now = Timestamp::now();
+        if !self.notes.is_news(note.about.uid.as_deref().unwrap_or_default(), note.reason, &note.text, now) {
+            return;
+        }
+        let event = note.event(&self.identity, now);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), event.metadata.namespace.as_deref().unwrap_or("default"));
+        if let Ok(Err(error)) = tokio::time::timeout(CALL, events.create(&PostParams::default(), &event)).await {
             tracing::debug!("an event was not left: {error}");
         }
     }
@@ -273,30 +291,17 @@ impl Hands {
     }
 }
 
-/// An event to leave.
-struct Note {
-    about: ObjectReference,
-    event: Event,
-}
-
-impl Note {
-    fn new(pod: &PodName, kind: EventType, reason: &str, action: &str, note: String) -> Self {
-        let about = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Pod".into()),
-            namespace: Some(pod.namespace.clone()),
-            name: Some(pod.name.clone()),
-            uid: Some(pod.uid.clone()),
-            ..ObjectReference::default()
-        };
-        let mut note = note;
-        if note.len() > NOTE_MAX {
-            let end = (0..=NOTE_MAX - 4).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
-            note.truncate(end);
-            note.push_str(" …");
-        }
-        Self { about, event: Event { type_: kind, reason: reason.into(), note: Some(note), action: action.into(), secondary: None } }
-    }
+/// What to say about a pod.
+fn about(pod: &PodName, kind: EventType, reason: &'static str, action: &'static str, text: String) -> Note {
+    let about = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..ObjectReference::default()
+    };
+    Note { about, kind, reason, action, text }
 }
 
 fn kind(effect: &Effect) -> &'static str {

@@ -14,6 +14,7 @@
 //! - [`run`]: the loop that joins them.
 
 pub mod crd;
+mod events;
 mod fault;
 pub mod grant;
 pub mod hands;
