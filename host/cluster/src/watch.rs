@@ -18,7 +18,7 @@ use kube::{
     Api, Client, Resource,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event},
+        watcher::{self, Event, InitialListStrategy},
     },
 };
 use serde::de::DeserializeOwned;
@@ -121,8 +121,9 @@ impl<T: From<Seen> + Send + 'static> Watch<T> {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + 'static,
     {
-        let events = watcher::watcher(api, watcher::Config::default().streaming_lists()).default_backoff();
-        let mut events = Box::pin(events.into_stream());
+        let mut config = watcher::Config::default().streaming_lists();
+        let begin = |config: &watcher::Config| Box::pin(watcher::watcher(api.clone(), config.clone()).default_backoff().into_stream());
+        let mut events = begin(&config);
         let mut names: BTreeSet<String> = BTreeSet::new();
         // Names that the list under way has not shown yet.
         let mut unseen: BTreeSet<String> = BTreeSet::new();
@@ -155,6 +156,12 @@ impl<T: From<Seen> + Send + 'static> Watch<T> {
                         }
                     }
                 }
+                Err(error) if config.initial_list_strategy == InitialListStrategy::StreamingList && streams_no_lists(&error) => {
+                    tracing::info!(kind = self.kind, "the API server does not stream lists: they are read page by page");
+                    config.initial_list_strategy = InitialListStrategy::ListWatch;
+                    events = begin(&config);
+                    continue;
+                }
                 Err(error) => {
                     tracing::warn!(kind = self.kind, "the watch is broken and will be begun again: {error}");
                     lock(&self.health.broken).insert(self.kind.clone(), error.to_string());
@@ -168,5 +175,26 @@ impl<T: From<Seen> + Send + 'static> Watch<T> {
                 }
             }
         }
+    }
+}
+
+/// Whether an API server refused to stream a list, as those do that cannot: before Kubernetes 1.32, or with `WatchList` turned off.
+fn streams_no_lists(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_question_itself_means_that_lists_are_not_streamed() {
+        let refused =
+            |code: u16| watcher::Error::WatchStartFailed(kube::Error::Api(Status::failure("no", "because").with_code(code).boxed()));
+        assert!(streams_no_lists(&refused(422)) && streams_no_lists(&refused(400)));
+        assert!([403, 404, 410, 429, 500, 503].into_iter().all(|code| !streams_no_lists(&refused(code))));
+        assert!(!streams_no_lists(&watcher::Error::NoResourceVersion));
     }
 }
