@@ -135,7 +135,10 @@ fn shares(index: u8, pods: &[(PodId, PodRef, &Grant)]) -> Vec<DesiredPartition> 
 
 #[cfg(test)]
 mod tests {
-    use partita_core::model::catalog;
+    use partita_core::{
+        model::{Demand, GpuAsk, NodeId, NodeSpec, Placement, PodSpec, catalog},
+        state::{Cluster, Event},
+    };
 
     use super::*;
 
@@ -192,5 +195,57 @@ mod tests {
         assert_eq!(used(PartitionState::Destroying, &[], "m"), Some(true));
         assert_eq!(used(PartitionState::Failed, &[], "m"), Some(true));
         assert_eq!(used(PartitionState::Failed, &[], ""), None);
+    }
+
+    /// What a cluster whose books have been kept wants: everything that exists or is in use, with the pods, and nothing else.
+    #[test]
+    fn the_layout_that_is_wanted_is_what_the_books_say() {
+        let partition =
+            |profile: &str, start: u8| FoundPartition { profile: Some(profile.into()), start: Some(start), ..FoundPartition::default() };
+        let share = |memory_mib: u32| FoundPartition { memory_mib: Some(memory_mib), ..FoundPartition::default() };
+        let status = GpuNodeStatus {
+            gpus: vec![
+                FoundGpu { partitions: vec![partition("1g.6gb", 0), partition("1g.6gb", 1)], ..found(0, Cut::Mig) },
+                FoundGpu { partitions: vec![share(1024), share(2048)], ..found(1, Cut::Mps) },
+                found(2, Cut::Shares),
+                FoundGpu { healthy: false, ..found(3, Cut::Shares) },
+            ],
+            ..GpuNodeStatus::default()
+        };
+        let (gpus, models): (Vec<_>, Vec<_>) = gpus_of("n", &status, &|_| true).unwrap().into_iter().unzip();
+        let mut cluster = Cluster::default();
+        cluster.apply(Event::ModelSeen(models[0].clone())).unwrap();
+        cluster.apply(Event::NodeAdded(NodeId(0), NodeSpec { name: "n".into(), gpus, ..NodeSpec::default() })).unwrap();
+        let asks = [GpuAsk::mig("1g.6gb"), GpuAsk::Mps { memory_mib: 2048 }, GpuAsk::Share { count: 1, milli: 250 }];
+        let uses = [(0, Use::Partition(Placement { profile: 0, start: 1 })), (1, Use::Mps(2048)), (2, Use::Share(250))];
+        let mut pods = Vec::new();
+        for (row, (gpu, used)) in asks.into_iter().zip(uses).enumerate() {
+            let (id, grant) = (PodId::new(row), Grant(vec![used]));
+            let spec = PodSpec {
+                name: format!("p{row}"),
+                namespace: "ns".into(),
+                demand: Demand { gpu, ..Demand::default() },
+                ..PodSpec::default()
+            };
+            cluster.apply(Event::PodRuns(id, spec, NodeId(0), grant.clone())).unwrap();
+            pods.push((id, PodRef { namespace: "ns".into(), name: format!("p{row}"), uid: row.to_string() }, grant));
+        }
+        let pod = |row: usize| Some(pods[row].1.clone());
+        let on_node = pods.iter().map(|(id, pod, grant)| (*id, pod.clone(), grant));
+        let wanted = desired(cluster.node(NodeId(0)).unwrap(), cluster.models(), on_node);
+        let mig =
+            |start: u8, pod| DesiredPartition { profile: Some("1g.6gb".into()), start: Some(start), pod, ..DesiredPartition::default() };
+        let mps = |mib: u32, pod| DesiredPartition { memory_mib: Some(mib), pod, ..DesiredPartition::default() };
+        let milli = DesiredPartition { milli: Some(250), pod: pod(2), ..DesiredPartition::default() };
+        let gpu = |index: u8, cut, partitions| DesiredGpu { uuid: format!("GPU-{index}"), index, cut, partitions };
+        // The one that is unhealthy is left as it is.
+        assert_eq!(
+            wanted,
+            [
+                gpu(0, Cut::Mig, vec![mig(0, None), mig(1, pod(0))]),
+                gpu(1, Cut::Mps, vec![mps(1024, None), mps(2048, pod(1))]),
+                gpu(2, Cut::Shares, vec![milli]),
+            ]
+        );
     }
 }

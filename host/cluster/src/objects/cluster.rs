@@ -1,18 +1,15 @@
-//! Nodes, namespaces, priority classes and disruption budgets.
+//! Nodes, namespaces and disruption budgets.
 
 use k8s_openapi::{
     api::{
         core::v1::{Namespace as TypedNamespace, Node as TypedNode, Taint},
         policy::v1::PodDisruptionBudget,
-        scheduling::v1::PriorityClass as TypedClass,
     },
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
-use kube::Resource;
 use serde::{Deserialize, de::IgnoredAny};
-use std::borrow::Cow;
 
-use super::{Amounts, Kind, Lean, metadata, resource};
+use super::{Amounts, Kind, Lean};
 
 /// A node.
 pub type Node = Lean<NodeKind>;
@@ -97,20 +94,3 @@ pub struct BudgetStatus {
     /// Which version of the budget that number is about.
     pub observed_generation: i64,
 }
-
-/// A priority class.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PriorityClass {
-    /// Name and version.
-    #[serde(deserialize_with = "metadata")]
-    pub metadata: ObjectMeta,
-    /// The priority of its pods.
-    #[serde(default)]
-    pub value: i32,
-    /// Whether its pods evict others: `Never`, or `PreemptLowerPriority`.
-    #[serde(default)]
-    pub preemption_policy: Option<String>,
-}
-
-resource!([] PriorityClass, TypedClass);

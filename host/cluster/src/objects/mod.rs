@@ -20,7 +20,7 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-pub use cluster::{Budget, BudgetSpec, BudgetStatus, Namespace, Node, NodeInfo, NodeStatus, PriorityClass};
+pub use cluster::{Budget, BudgetSpec, BudgetStatus, Namespace, Node, NodeInfo, NodeStatus};
 pub use custom::{CompositeQuota, GpuNode, PolicyObject, Quota, SelectionObject};
 pub use pod::{Condition, Container, ContainerStatus, Pod, PodInfo, PodStatus, Port, Resources, Running, Volume};
 pub use storage::{
@@ -158,6 +158,10 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         deletion_timestamp: kept.deletion_timestamp,
         ..ObjectMeta::default()
     })
+}
+
+fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// `namespace/name`, or the name alone of what has no namespace.

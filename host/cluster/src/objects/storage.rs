@@ -11,7 +11,7 @@ use kube::Resource;
 use serde::Deserialize;
 use std::borrow::Cow;
 
-use super::{Amounts, Kind, Lean, Resources, cluster::Nothing, metadata, resource};
+use super::{Amounts, Kind, Lean, Resources, cluster::Nothing, metadata, null_is_none, resource};
 
 /// A claim on a volume.
 pub type Claim = Lean<ClaimKind>;
@@ -125,7 +125,8 @@ impl Kind for DriversKind {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct NodeDriversInfo {
-    /// The drivers that run there.
+    /// The drivers that run there; the API server writes none as `null`.
+    #[serde(deserialize_with = "null_is_none")]
     pub drivers: Vec<Driver>,
 }
 

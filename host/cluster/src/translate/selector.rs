@@ -15,7 +15,8 @@ const NODE_NAME: &str = "metadata.name";
 
 /// One condition, as the API writes it. A bound that is no number passes the API server, and is met by no node.
 pub(super) fn requirement(key: &str, operator: &str, values: &[String], whose: &str) -> Result<Requirement, Unsupported> {
-    let wrong = |remedy: &str| Unsupported::new(format!("{whose} compares {} by {} with {values:?}", quote(key), quote(operator)), remedy);
+    let what = || format!("{whose} compares {} by {} with {}", quote(key), quote(operator), quote(&values.join(", ")));
+    let wrong = |remedy: &str| Unsupported::new(what(), remedy);
     let operator = match operator {
         "In" => Operator::In,
         "NotIn" => Operator::NotIn,

@@ -1,6 +1,6 @@
 //! What is known of volumes, claims, classes and drivers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::keys;
 use crate::objects::{Claim, NodeDrivers, PersistentVolume, StorageClass, full_name};
@@ -14,6 +14,8 @@ pub struct Storage {
     classes: BTreeMap<String, StorageClass>,
     /// By node: how many volumes each driver can attach there.
     limits: BTreeMap<String, BTreeMap<String, u32>>,
+    /// By driver: on how many nodes it has a limit.
+    limited: BTreeMap<String, usize>,
 }
 
 impl Storage {
@@ -50,17 +52,30 @@ impl Storage {
     /// Takes in the drivers of a node. Returns whether the set of drivers that have a limit somewhere changed, on which what pods ask for
     /// and what nodes have depends.
     pub fn insert_drivers(&mut self, drivers: &NodeDrivers) -> bool {
-        let before = self.limited();
         let limits = drivers.spec.value.drivers.iter().filter_map(|driver| Some((driver.name.clone(), driver.allocatable.count?)));
-        self.limits.insert(full_name(&drivers.metadata), limits.collect());
-        self.limited() != before
+        self.limit(full_name(&drivers.metadata), limits.collect())
     }
 
     /// Forgets the drivers of a node; returns what [`Storage::insert_drivers`] does.
     pub fn remove_drivers(&mut self, node: &str) -> bool {
-        let before = self.limited();
-        self.limits.remove(node);
-        self.limited() != before
+        self.limit(node.to_owned(), BTreeMap::new())
+    }
+
+    fn limit(&mut self, node: String, limits: BTreeMap<String, u32>) -> bool {
+        let before: Vec<String> = self.limited.keys().cloned().collect();
+        for driver in limits.keys() {
+            *self.limited.entry(driver.clone()).or_default() += 1;
+        }
+        for driver in self.limits.remove(&node).unwrap_or_default().into_keys() {
+            if let Some(nodes) = self.limited.get_mut(&driver) {
+                *nodes -= 1;
+            }
+        }
+        self.limited.retain(|_, nodes| *nodes > 0);
+        if !limits.is_empty() {
+            self.limits.insert(node, limits);
+        }
+        !before.iter().eq(self.limited.keys())
     }
 
     /// The claim of a name.
@@ -86,14 +101,9 @@ impl Storage {
         self.volumes.iter()
     }
 
-    /// The drivers that have a limit on some node.
-    fn limited(&self) -> BTreeSet<String> {
-        self.limits.values().flat_map(BTreeMap::keys).cloned().collect()
-    }
-
     /// Whether a driver has a limit on some node.
     pub(super) fn is_limited(&self, driver: &str) -> bool {
-        self.limits.values().any(|of_node| of_node.contains_key(driver))
+        self.limited.contains_key(driver)
     }
 
     /// How many volumes each driver that has a limit somewhere can attach to a node, as amounts of a resource; more than anybody asks for
@@ -101,6 +111,6 @@ impl Storage {
     pub(super) fn attachable(&self, node: &str) -> Vec<(String, u64)> {
         let here = self.limits.get(node);
         let limit = |driver: &String| here.and_then(|limits| limits.get(driver)).copied().unwrap_or(u32::MAX);
-        self.limited().iter().map(|driver| (format!("{}{driver}", keys::ATTACH_PREFIX), u64::from(limit(driver)))).collect()
+        self.limited.keys().map(|driver| (format!("{}{driver}", keys::ATTACH_PREFIX), u64::from(limit(driver)))).collect()
     }
 }

@@ -103,7 +103,12 @@ fn attached_volumes_count_where_a_driver_has_a_limit() {
     assert_eq!(demands(&["c", "e"], &storage).unwrap().attach, [(resource.clone(), 2)].into());
     assert_eq!(storage.attachable("a"), [(resource.clone(), 8)]);
     assert_eq!(storage.attachable("b"), [(resource, u64::from(u32::MAX))]);
-    assert!(storage.remove_drivers("a") && storage.attachable("a").is_empty());
+    let other = json!({"metadata": {"name": "b"}, "spec": {"drivers": [{"name": "d", "allocatable": {"count": 2}}]}});
+    assert!(!storage.insert_drivers(&serde_json::from_value(other).unwrap()), "the driver had a limit already");
+    assert!(!storage.remove_drivers("a") && storage.remove_drivers("b") && !storage.remove_drivers("b"));
+    assert!(storage.attachable("a").is_empty());
+    let none: crate::objects::NodeDrivers = serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"drivers": null}})).unwrap();
+    assert_eq!((none.error(), storage.insert_drivers(&none)), (None, false));
 }
 
 #[test]
