@@ -72,20 +72,22 @@ pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(&str) -> bool) -> GpuSpec {
     GpuSpec { model: model_of(gpu).name, cut: gpu.cut, uuid: gpu.uuid.clone(), found, unusable }
 }
 
-/// A partition that exists. One that is on its way out, or cannot be destroyed, counts as used, so that nobody is given it; one that could
-/// not be made is none.
+/// A partition that exists. One that cannot be destroyed counts as used, so that nobody is given it. One that could not be made is none, and
+/// neither is one that nobody uses and that is being destroyed: who gets its slots waits until they are free.
 #[must_use]
 pub fn found_of(partition: &FoundPartition) -> Option<Found> {
+    let is_used = !partition.users.is_empty();
     let stuck = match partition.state {
         PartitionState::Ready | PartitionState::Creating => false,
-        PartitionState::Failed if partition.uuid.is_empty() && partition.users.is_empty() => return None,
+        PartitionState::Destroying if !is_used => return None,
+        PartitionState::Failed if partition.uuid.is_empty() && !is_used => return None,
         PartitionState::Destroying | PartitionState::Failed => true,
     };
     Some(Found {
         profile: partition.profile.clone(),
         start: partition.start.unwrap_or(0),
         memory_mib: partition.memory_mib.unwrap_or(0),
-        used: stuck || !partition.users.is_empty(),
+        used: stuck || is_used,
     })
 }
 
@@ -192,7 +194,8 @@ mod tests {
         assert_eq!(used(PartitionState::Ready, &[], "m"), Some(false));
         assert_eq!(used(PartitionState::Creating, &[], ""), Some(false));
         assert_eq!(used(PartitionState::Ready, &["a/b"], "m"), Some(true));
-        assert_eq!(used(PartitionState::Destroying, &[], "m"), Some(true));
+        assert_eq!(used(PartitionState::Destroying, &["a/b"], "m"), Some(true));
+        assert_eq!(used(PartitionState::Destroying, &[], "m"), None);
         assert_eq!(used(PartitionState::Failed, &[], "m"), Some(true));
         assert_eq!(used(PartitionState::Failed, &[], ""), None);
     }

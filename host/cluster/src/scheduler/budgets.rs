@@ -2,7 +2,7 @@
 
 use partita_core::{model::Terms, state::Event};
 
-use super::Scheduler;
+use super::{Scheduler, running::REFUSED};
 use crate::{
     objects::Budget,
     translate::{Allowed, SEVERAL_BUDGETS},
@@ -40,6 +40,7 @@ impl Scheduler {
     pub(super) fn tell_budgets(&mut self) {
         // The API server evicts nobody who counts in several.
         self.apply(Event::Budget(SEVERAL_BUDGETS.to_owned(), Some(0)));
+        self.apply(Event::Budget(REFUSED.to_owned(), Some(0)));
         for name in self.allowed.keys().cloned().collect::<Vec<_>>() {
             self.tell_budget(&name);
         }
@@ -57,7 +58,11 @@ impl Scheduler {
         let mut changed = Vec::new();
         for (name, entry) in self.pods.range(from..to) {
             let (Some(id), Some(spec)) = (entry.id, &entry.spec) else { continue };
-            let budgets = self.budgets.of(namespace, entry.object.metadata.labels.as_ref().unwrap_or(&none));
+            let mut budgets = self.budgets.of(namespace, entry.object.metadata.labels.as_ref().unwrap_or(&none));
+            if entry.refused_to_stop {
+                budgets.push(REFUSED.to_owned());
+                budgets.sort_unstable();
+            }
             if spec.terms.budgets != budgets {
                 changed.push((name.clone(), id, Terms { budgets, ..spec.terms.clone() }));
             }

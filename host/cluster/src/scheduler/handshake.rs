@@ -1,73 +1,21 @@
 //! What agents were asked to make, and which pods wait for it.
 //!
 //! A pod that needs a new partition is bound only when its node's agent says that the partition is there. What is asked of a node is its
-//! whole layout, under a number that grows: the *generation*. Writes are coalesced: however many pods land on a node while one write is
-//! under way, one more follows. No I/O here, and no clock: the loop brings the time.
+//! whole layout, under a number that grows: the *generation*. A number stands for one layout for ever, so one that may have been written is
+//! not used again. Writes are coalesced: however many pods land on a node while one write is under way, one more follows. No I/O here, and
+//! no clock: the loop brings the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use partita_core::model::{Cut, PodId};
+use partita_core::model::PodId;
 
-use crate::crd::{GpuNodeStatus, PartitionState};
+use super::report::{Condition, Part, Report};
 
 /// How long an agent may take before its node is held to be silent, milliseconds: an NVML call takes tens of milliseconds, a drained
 /// time-slicing daemon some seconds.
 pub(crate) const SILENCE_MS: u64 = 60_000;
-
-/// A partition, as scheduler and agent name it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
-    /// A MIG partition: profile and first slot.
-    Mig(String, u8),
-    /// A share under MPS, MiB.
-    Mps(u32),
-    /// The GPU must be cut in shares.
-    Shares,
-}
-
-/// What an agent says of a part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
-    /// It is there.
-    Ready,
-    /// It could not be made, and why.
-    Failed(String),
-}
-
-/// What an agent said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Report {
-    /// The term and generation it has done, as far as it could.
-    pub(crate) done: (i64, i64),
-    /// Parts by GPU index: those that are there and those that failed. A part that is neither is being made or unknown.
-    pub(crate) parts: BTreeMap<u8, Vec<(Part, Condition)>>,
-}
-
-impl Report {
-    /// What the status of a node's object says.
-    pub(crate) fn of(status: &GpuNodeStatus) -> Self {
-        let mut parts: BTreeMap<u8, Vec<(Part, Condition)>> = BTreeMap::new();
-        for gpu in &status.gpus {
-            let here = parts.entry(gpu.index).or_default();
-            if gpu.cut == Cut::Shares && gpu.healthy {
-                here.push((Part::Shares, Condition::Ready));
-            }
-            for one in &gpu.partitions {
-                let part = match (&one.profile, one.memory_mib) {
-                    (Some(profile), _) => Part::Mig(profile.clone(), one.start.unwrap_or(0)),
-                    (None, Some(memory_mib)) => Part::Mps(memory_mib),
-                    (None, None) => continue,
-                };
-                match one.state {
-                    PartitionState::Ready => here.push((part, Condition::Ready)),
-                    PartitionState::Failed => here.push((part, Condition::Failed(one.message.clone()))),
-                    PartitionState::Creating | PartitionState::Destroying => {}
-                }
-            }
-        }
-        Self { done: (status.observed_term, status.observed_generation), parts }
-    }
-}
+/// How long the API server may take to say what became of a write, milliseconds.
+const ANSWER_MS: u64 = 120_000;
 
 /// How it went for a pod that waited for its partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +31,9 @@ pub(crate) enum Outcome {
     },
 }
 
+/// How often a part must be there, by GPU: see [`Report::has`].
+pub(crate) type Often<'a> = &'a dyn Fn(u8, &Part) -> usize;
+
 /// A pod that waits.
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -90,19 +41,22 @@ struct Waiting {
     /// The generation that has what it needs.
     generation: i64,
     needs: Vec<(u8, Part)>,
+    /// Since it asked, and then since its layout was written.
     since_ms: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// The last generation chosen; what is asked changes with it.
+    /// The last generation chosen; what is asked changes with it. Numbers up to it are used up, but for one that was never written.
     chosen: i64,
     /// The last generation that was written.
     written: i64,
-    /// The generation of a write under way.
-    writing: Option<i64>,
+    /// The generation of a write under way, and since when.
+    writing: Option<(i64, u64)>,
     /// A write that failed is tried again at this time.
     retry_at_ms: u64,
+    /// Why it failed.
+    trouble: Option<String>,
     waiting: Vec<Waiting>,
 }
 
@@ -113,6 +67,8 @@ pub(crate) struct Handshakes {
     nodes: BTreeMap<String, Node>,
     /// Nodes with a write to do.
     due: BTreeSet<String>,
+    /// Nodes for whose agents somebody waits, or with a write under way.
+    busy: BTreeSet<String>,
 }
 
 impl Handshakes {
@@ -121,73 +77,147 @@ impl Handshakes {
         Self { term, ..Self::default() }
     }
 
-    /// The generation that stands in a node's object, whoever wrote it: numbers go on from there.
-    pub(crate) fn found(&mut self, node: &str, generation: i64) {
-        let node = self.nodes.entry(node.to_owned()).or_default();
-        node.chosen = node.chosen.max(generation);
-        node.written = node.written.max(generation);
+    /// The generation that stands in a node's object. Where that is somebody else's, numbers go on from there, and those who wait for an
+    /// earlier one, of which nothing is left, wait for a new one.
+    pub(crate) fn found(&mut self, name: &str, generation: i64) {
+        let node = self.nodes.entry(name.to_owned()).or_default();
+        let mine = generation <= node.written || generation < node.chosen || node.writing.is_some_and(|(writing, _)| writing == generation);
+        if mine {
+            return;
+        }
+        (node.chosen, node.written) = (generation, generation);
+        if !node.waiting.is_empty() {
+            node.chosen += 1;
+            node.waiting.iter_mut().for_each(|one| one.generation = node.chosen);
+            self.due.insert(name.to_owned());
+        }
     }
 
     /// A pod needs parts of a node that are not there yet: the node's layout is to be written.
     pub(crate) fn ask(&mut self, name: &str, pod: PodId, needs: Vec<(u8, Part)>, now_ms: u64) {
         let node = self.nodes.entry(name.to_owned()).or_default();
         // What is being written was read from the books before this pod came.
-        if node.writing == Some(node.chosen) || node.chosen == node.written {
+        if node.writing.is_some_and(|(writing, _)| writing == node.chosen) || node.chosen == node.written {
             node.chosen += 1;
         }
         node.waiting.push(Waiting { pod, generation: node.chosen, needs, since_ms: now_ms });
         self.due.insert(name.to_owned());
+        self.busy.insert(name.to_owned());
     }
 
     /// Nodes whose layout is to be written now, each with its generation. They count as being written until [`Self::written`].
     pub(crate) fn writes(&mut self, now_ms: u64) -> Vec<(String, i64)> {
         let mut writes = Vec::new();
         self.due.retain(|name| {
-            let Some(node) = self.nodes.get_mut(name) else { return false };
+            let Some(node) = self.nodes.get_mut(name).filter(|node| !node.waiting.is_empty()) else { return false };
             if node.writing.is_some() || node.retry_at_ms > now_ms {
                 return true;
             }
-            node.writing = Some(node.chosen);
+            node.writing = Some((node.chosen, now_ms));
             writes.push((name.clone(), node.chosen));
             false
         });
         writes
     }
 
-    /// A write ended, well or not; one that failed is tried again after `retry_ms`.
-    pub(crate) fn written(&mut self, name: &str, generation: i64, outcome: Result<(), u64>, now_ms: u64) {
+    /// A write ended, or did not, for this reason; then another is tried after `retry_ms`.
+    pub(crate) fn written(&mut self, name: &str, generation: i64, outcome: Result<(), (String, u64)>, now_ms: u64) {
         let Some(node) = self.nodes.get_mut(name) else { return };
-        node.writing = node.writing.filter(|&writing| writing != generation);
-        match outcome {
-            Ok(()) => node.written = node.written.max(generation),
-            Err(retry_ms) => node.retry_at_ms = now_ms + retry_ms,
+        if node.writing.is_none_or(|(writing, _)| writing != generation) {
+            return;
         }
-        if node.chosen > node.written && !node.waiting.is_empty() {
+        node.writing = None;
+        match outcome {
+            Ok(()) => {
+                let new = |one: &&mut Waiting| (node.written + 1..=generation).contains(&one.generation);
+                node.waiting.iter_mut().filter(new).for_each(|one| one.since_ms = now_ms);
+                (node.written, node.trouble) = (node.written.max(generation), None);
+            }
+            Err((trouble, retry_ms)) => {
+                (node.trouble, node.retry_at_ms) = (Some(trouble), now_ms + retry_ms);
+                // It may have been written all the same.
+                node.chosen = node.chosen.max(generation + 1);
+                node.waiting.iter_mut().filter(|one| one.generation > node.written).for_each(|one| one.generation = node.chosen);
+            }
+        }
+        if node.waiting.iter().any(|one| one.generation > node.written) {
             self.due.insert(name.to_owned());
         }
+        self.tidy(name);
     }
 
     /// What an agent's report means for the pods that wait for it.
-    pub(crate) fn reported(&mut self, name: &str, report: &Report) -> Vec<(PodId, Outcome)> {
+    pub(crate) fn reported(&mut self, name: &str, report: &Report, often: Often<'_>) -> Vec<(PodId, Outcome)> {
         let term = self.term;
         let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
         let mut settled = Vec::new();
         node.waiting.retain(|one| {
-            if report.done < (term, one.generation) || report.done.1 > node.chosen {
+            if report.done.0 != term || report.done.1 < one.generation || report.done.1 > node.chosen {
                 return true;
             }
-            let outcome = met(&one.needs, report);
+            let outcome = met(&one.needs, report, often);
             let waits = outcome.is_none();
             settled.extend(outcome.map(|outcome| (one.pod, outcome)));
             waits
         });
+        self.tidy(name);
         settled
     }
 
-    /// Whether an agent has done what was asked last, so that what it reports is about to stay.
+    /// Whether an agent has done what was asked last, and the node's object shows what that was, so that what it reports is about to stay.
     pub(crate) fn is_settled(&self, name: &str, report: &Report) -> bool {
         let Some(node) = self.nodes.get(name) else { return true };
-        node.writing.is_none() && node.chosen == node.written && report.done.1 >= node.chosen
+        node.writing.is_none() && node.chosen == node.written && report.asked.1 == node.chosen && report.done >= report.asked
+    }
+
+    /// Whether anybody waits.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// Pods for whom nothing happened in time: their agents did not answer, or their layout could not be written, for this reason. They wait
+    /// no longer. Writes that nobody answered are given up.
+    pub(crate) fn overdue(&mut self, now_ms: u64) -> Vec<(String, PodId, Option<String>)> {
+        let mut overdue = Vec::new();
+        for name in self.busy.clone() {
+            let Some(node) = self.nodes.get(&name) else { continue };
+            if let Some((generation, _)) = node.writing.filter(|(_, since_ms)| now_ms.saturating_sub(*since_ms) >= ANSWER_MS) {
+                self.written(&name, generation, Err(("the API server does not answer".into(), 0)), now_ms);
+            }
+            let Some(node) = self.nodes.get_mut(&name) else { continue };
+            let (written, trouble) = (node.written, &node.trouble);
+            node.waiting.retain(|one| {
+                let waits = one.generation > written && trouble.is_none();
+                let late = !waits && now_ms.saturating_sub(one.since_ms) >= SILENCE_MS;
+                if late {
+                    overdue.push((name.clone(), one.pod, trouble.clone().filter(|_| one.generation > written)));
+                }
+                !late
+            });
+            self.tidy(&name);
+        }
+        overdue
+    }
+
+    /// Nobody waits for this pod's parts any longer.
+    pub(crate) fn forget(&mut self, name: &str, pod: PodId) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.waiting.retain(|one| one.pod != pod);
+            self.tidy(name);
+        }
+    }
+
+    /// A node is gone. Returns the pods that waited for it.
+    pub(crate) fn gone(&mut self, name: &str) -> Vec<PodId> {
+        self.due.remove(name);
+        self.busy.remove(name);
+        self.nodes.remove(name).map(|node| node.waiting.into_iter().map(|one| one.pod).collect()).unwrap_or_default()
+    }
+
+    fn tidy(&mut self, name: &str) {
+        if self.nodes.get(name).is_none_or(|node| node.waiting.is_empty() && node.writing.is_none()) {
+            self.busy.remove(name);
+        }
     }
 
     /// Who waits, on which node.
@@ -195,52 +225,21 @@ impl Handshakes {
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (&String, PodId)> {
         self.nodes.iter().flat_map(|(name, node)| node.waiting.iter().map(move |one| (name, one.pod)))
     }
-
-    /// Whether anybody waits.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.due.is_empty() || self.nodes.values().any(|node| !node.waiting.is_empty())
-    }
-
-    /// Pods whose agents did not answer in time. They no longer wait.
-    pub(crate) fn overdue(&mut self, now_ms: u64) -> Vec<(String, PodId)> {
-        let mut overdue = Vec::new();
-        for (name, node) in &mut self.nodes {
-            node.waiting.retain(|one| {
-                let late = now_ms.saturating_sub(one.since_ms) >= SILENCE_MS;
-                if late {
-                    overdue.push((name.clone(), one.pod));
-                }
-                !late
-            });
-        }
-        overdue
-    }
-
-    /// Nobody waits for this pod's parts any longer. False if it did not wait.
-    pub(crate) fn forget(&mut self, name: &str, pod: PodId) -> bool {
-        let Some(node) = self.nodes.get_mut(name) else { return false };
-        let before = node.waiting.len();
-        node.waiting.retain(|one| one.pod != pod);
-        node.waiting.len() < before
-    }
-
-    /// A node is gone. Returns the pods that waited for it.
-    pub(crate) fn gone(&mut self, name: &str) -> Vec<PodId> {
-        self.due.remove(name);
-        self.nodes.remove(name).map(|node| node.waiting.into_iter().map(|one| one.pod).collect()).unwrap_or_default()
-    }
 }
 
 /// Whether everything needed is there, or something of it failed; none while that is open.
-fn met(needs: &[(u8, Part)], report: &Report) -> Option<Outcome> {
+fn met(needs: &[(u8, Part)], report: &Report, often: Often<'_>) -> Option<Outcome> {
     let mut all = true;
     for (gpu, part) in needs {
-        let said = report.parts.get(gpu).and_then(|parts| parts.iter().find(|(name, _)| name == part));
-        match said {
-            Some((_, Condition::Ready)) => {}
-            Some((_, Condition::Failed(message))) => return Some(Outcome::Failed { gpu: *gpu, message: message.clone() }),
-            None => all = false,
+        if report.has(*gpu, part, often(*gpu, part)) {
+            continue;
         }
+        let said = report.parts.get(gpu).into_iter().flatten().filter(|(name, _)| name == part);
+        let failed = said.filter_map(|(_, condition)| if let Condition::Failed(message) = condition { Some(message) } else { None }).next();
+        if let Some(message) = failed {
+            return Some(Outcome::Failed { gpu: *gpu, message: message.clone() });
+        }
+        all = false;
     }
     all.then_some(Outcome::Ready)
 }
@@ -251,14 +250,19 @@ mod tests {
 
     const POD: PodId = PodId(1);
     const OTHER: PodId = PodId(2);
+    const ONCE: Often<'static> = &|_, _| 1;
 
     fn part() -> Part {
-        Part::Mig("1g.10gb".into(), 0)
+        Part::mig("1g.10gb", 0)
     }
 
     fn report(term: i64, generation: i64, condition: Option<Condition>) -> Report {
         let parts = condition.map(|condition| (0, vec![(part(), condition)])).into_iter().collect();
-        Report { done: (term, generation), parts }
+        Report { done: (term, generation), asked: (term, generation), parts, ..Report::default() }
+    }
+
+    fn ready(term: i64, generation: i64) -> Report {
+        report(term, generation, Some(Condition::Ready))
     }
 
     fn asked() -> Handshakes {
@@ -268,18 +272,25 @@ mod tests {
         all
     }
 
+    fn fails(all: &mut Handshakes, generation: i64, retry_ms: u64, now_ms: u64) {
+        all.written("a", generation, Err(("no".into(), retry_ms)), now_ms);
+    }
+
     #[test]
     fn a_pod_is_ready_when_the_agent_has_done_its_generation_and_says_so() {
         let mut all = asked();
         assert_eq!(all.writes(0), [("a".to_owned(), 8)]);
         assert!(all.writes(0).is_empty(), "one write at a time");
         all.written("a", 8, Ok(()), 0);
-        assert!(all.reported("a", &report(3, 7, Some(Condition::Ready))).is_empty(), "an older generation");
-        assert!(all.reported("a", &report(2, 8, Some(Condition::Ready))).is_empty(), "another leader's");
-        assert!(all.reported("a", &report(3, 9, Some(Condition::Ready))).is_empty(), "never asked for");
-        assert!(all.reported("a", &report(3, 8, None)).is_empty(), "still being made");
-        assert_eq!(all.reported("a", &report(3, 8, Some(Condition::Ready))), [(POD, Outcome::Ready)]);
-        assert!(all.reported("a", &report(3, 8, Some(Condition::Ready))).is_empty(), "told once");
+        assert!(all.reported("a", &ready(3, 7), ONCE).is_empty(), "an older generation");
+        assert!(all.reported("a", &ready(2, 8), ONCE).is_empty(), "another leader's");
+        assert!(all.reported("a", &ready(4, 8), ONCE).is_empty(), "a later leader's");
+        assert!(all.reported("a", &ready(3, 9), ONCE).is_empty(), "never asked for");
+        assert!(all.reported("a", &report(3, 8, None), ONCE).is_empty(), "still being made");
+        assert_eq!(all.reported("a", &ready(3, 8), ONCE), [(POD, Outcome::Ready)]);
+        assert!(all.reported("a", &ready(3, 8), ONCE).is_empty(), "told once");
+        assert!(all.is_settled("a", &ready(3, 8)) && !all.is_busy());
+        assert!(!all.is_settled("a", &ready(3, 7)), "the object that was seen is an older one");
     }
 
     #[test]
@@ -291,37 +302,101 @@ mod tests {
         assert!(all.writes(0).is_empty());
         all.written("a", 8, Ok(()), 0);
         assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
-        assert_eq!(all.reported("a", &report(3, 8, Some(Condition::Ready))), [(POD, Outcome::Ready)]);
-        assert_eq!(all.reported("a", &report(3, 9, Some(Condition::Ready))).len(), 2);
+        assert_eq!(all.reported("a", &ready(3, 8), ONCE), [(POD, Outcome::Ready)]);
+        assert_eq!(all.reported("a", &ready(3, 9), ONCE).len(), 2);
     }
 
     #[test]
-    fn a_write_that_fails_is_tried_again_later() {
+    fn a_write_that_fails_is_tried_again_later_under_another_number() {
         let mut all = asked();
         all.writes(0);
-        all.written("a", 8, Err(100), 0);
+        fails(&mut all, 8, 100, 0);
         assert!(all.writes(99).is_empty());
-        assert_eq!(all.writes(100), [("a".to_owned(), 8)]);
+        assert_eq!(all.writes(100), [("a".to_owned(), 9)], "8 may have been written all the same");
+        assert!(all.reported("a", &ready(3, 8), ONCE).is_empty());
+        all.written("a", 9, Ok(()), 100);
+        assert_eq!(all.reported("a", &ready(3, 9), ONCE), [(POD, Outcome::Ready)]);
+    }
+
+    #[test]
+    fn a_number_is_not_used_again_though_nobody_waits_any_more() {
+        let mut all = asked();
+        all.writes(0);
+        all.forget("a", POD);
+        fails(&mut all, 8, 0, 0);
+        assert!(all.writes(0).is_empty());
+        all.ask("a", OTHER, vec![(0, part())], 0);
+        assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
+    }
+
+    #[test]
+    fn who_waits_for_what_somebody_wrote_over_waits_for_a_new_layout() {
+        let mut all = asked();
+        all.found("a", 8);
+        assert_eq!(all.writes(0), [("a".to_owned(), 9)], "somebody else took the number");
+        all.found("a", 9);
+        all.written("a", 9, Ok(()), 0);
+        all.found("a", 9);
+        assert!(all.writes(0).is_empty(), "that was its own");
+        all.found("a", 50);
+        assert_eq!(all.writes(0), [("a".to_owned(), 51)]);
+        assert!(all.reported("a", &ready(3, 50), ONCE).is_empty());
     }
 
     #[test]
     fn failure_and_silence_are_told_and_end_the_wait() {
         let mut all = asked();
+        all.writes(0);
+        all.written("a", 8, Ok(()), 0);
         let failed = Condition::Failed("in use".into());
         let outcome = Outcome::Failed { gpu: 0, message: "in use".into() };
-        assert_eq!(all.reported("a", &report(3, 8, Some(failed))), [(POD, outcome)]);
+        assert_eq!(all.reported("a", &report(3, 8, Some(failed)), ONCE), [(POD, outcome)]);
         all.ask("a", OTHER, vec![(0, part())], 10);
-        assert!(all.overdue(10 + SILENCE_MS - 1).is_empty());
-        assert_eq!(all.overdue(10 + SILENCE_MS), [("a".to_owned(), OTHER)]);
-        assert!(!all.forget("a", OTHER));
+        all.writes(10);
+        assert!(all.overdue(10 + SILENCE_MS).is_empty(), "its layout was not even written");
+        all.written("a", 9, Ok(()), 20);
+        // Others who come do not make the agent any less silent.
+        all.ask("a", PodId(3), vec![(0, part())], 1000);
+        all.writes(1000);
+        all.written("a", 10, Ok(()), 1000);
+        assert!(all.overdue(20 + SILENCE_MS - 1).is_empty());
+        assert_eq!(all.overdue(20 + SILENCE_MS), [("a".to_owned(), OTHER, None)]);
+        assert_eq!(all.waiting().count(), 1);
+    }
+
+    #[test]
+    fn a_layout_that_cannot_be_written_ends_the_wait_too() {
+        let mut all = asked();
+        all.writes(0);
+        assert!(all.overdue(ANSWER_MS - 1).is_empty());
+        assert_eq!(all.overdue(ANSWER_MS), [("a".to_owned(), POD, Some("the API server does not answer".to_owned()))]);
+        assert!(!all.is_busy());
+        let mut all = asked();
+        for second in 0..60 {
+            let writes = all.writes(second * 1000);
+            fails(&mut all, writes[0].1, 500, second * 1000);
+            assert!(all.overdue(second * 1000).is_empty());
+        }
+        assert_eq!(all.overdue(60_000), [("a".to_owned(), POD, Some("no".to_owned()))]);
+    }
+
+    #[test]
+    fn shares_alike_are_counted() {
+        let mut all = Handshakes::new(3);
+        all.ask("a", POD, vec![(0, Part::Mps(1024))], 0);
+        all.writes(0);
+        all.written("a", 1, Ok(()), 0);
+        let shares = |count| Report { parts: [(0, vec![(Part::Mps(1024), Condition::Ready); count])].into(), ..report(3, 1, None) };
+        assert!(all.reported("a", &shares(1), &|_, _| 2).is_empty(), "that is another's");
+        assert_eq!(all.reported("a", &shares(2), &|_, _| 2), [(POD, Outcome::Ready)]);
     }
 
     #[test]
     fn who_waited_for_a_node_that_is_gone_is_told_of() {
         let mut all = asked();
         all.ask("a", OTHER, Vec::new(), 0);
-        assert!(all.forget("a", POD));
+        all.forget("a", POD);
         assert_eq!(all.gone("a"), [OTHER]);
-        assert!(all.writes(0).is_empty() && all.gone("a").is_empty());
+        assert!(all.writes(0).is_empty() && all.gone("a").is_empty() && !all.is_busy());
     }
 }

@@ -137,9 +137,9 @@ impl Metrics {
     }
 
     /// Measures the queue.
-    pub(super) fn observe(&self, planner: &Planner, returning: usize) {
+    pub(super) fn observe(&self, planner: &Planner, on_the_way: usize) {
         self.pods.get_or_create(&Kind { kind: "waiting" }).set(planner.queue().len() as i64);
-        self.pods.get_or_create(&Kind { kind: "returning" }).set(returning as i64);
+        self.pods.get_or_create(&Kind { kind: "on the way" }).set(on_the_way as i64);
         self.pods.get_or_create(&Kind { kind: "claims" }).set(planner.cluster().claims().count() as i64);
     }
 

@@ -10,9 +10,10 @@
 //! and an [`Effect`] is a wish whose [`Done`] comes back whenever it does, or never. What the API server says is the truth; what was decided
 //! and is not seen there yet is an *assumption*, which the core books at once and which is given back on every path that fails.
 //!
-//! - `pods`: the life of a pod, from waiting over assumed to running, and back.
-//! - `nodes`: nodes and what their agents report.
-//! - [`handshake`]: what agents were asked to make, and which pods wait for it.
+//! - `pods`: the life of a pod: held, waiting, on its way, running, and back.
+//! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node.
+//! - `nodes`: nodes. `report`: what their agents say. `rests`: GPUs that are set aside after a failure.
+//! - `handshake`: what agents were asked to make, and which pods wait for it.
 //! - `storage`: volumes that pods claim.
 //! - `budgets`: disruption budgets.
 //! - `act`: what a plan means for the API server.
@@ -21,12 +22,16 @@
 mod act;
 mod budgets;
 pub mod effect;
+mod flight;
 mod handshake;
 mod ids;
 mod metrics;
 mod nodes;
 mod pods;
 mod reasons;
+mod report;
+mod rests;
+mod running;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -42,7 +47,15 @@ use partita_core::{
 };
 
 pub use self::metrics::Metrics;
-use self::{effect::Effect, handshake::Handshakes, ids::Ids, nodes::NodeEntry, pods::PodEntry, reasons::Reasons};
+use self::{
+    effect::Effect,
+    handshake::Handshakes,
+    ids::Ids,
+    nodes::NodeEntry,
+    pods::PodEntry,
+    reasons::{Reasons, TELL_PAUSE_MS},
+    storage::Dirty,
+};
 use crate::{
     objects::Namespace,
     translate::{Budgets, Storage},
@@ -76,10 +89,20 @@ pub struct Scheduler {
     pod_ids: Ids,
     /// Pods bound to a node, by its name, whether the node is known or not.
     bound: BTreeMap<String, BTreeSet<String>>,
-    /// Pods that come back to the queue, by time.
-    returns: BTreeSet<(u64, String)>,
-    /// Pods that could not be evicted, with the time from which on they count as staying.
-    stays: BTreeSet<(u64, PodId)>,
+    /// Pods on their way to a node, by its name.
+    flights: BTreeMap<String, BTreeSet<String>>,
+    /// Pods that run with fewer GPUs in the core's books than they use, by the name of their node.
+    short: BTreeMap<String, BTreeSet<String>>,
+    /// Pods to look at although nothing happened, by time.
+    alarms: BTreeSet<(u64, String)>,
+    /// The same for nodes.
+    node_alarms: BTreeSet<(u64, String)>,
+    /// Pods on their way for which the next step can be done.
+    ready: BTreeSet<String>,
+    /// Nodes to look at in the next turn.
+    recheck: BTreeSet<String>,
+    /// Pods that were told to stop, with the time from which on they count as staying.
+    stays: BTreeMap<PodId, u64>,
     namespaces: BTreeMap<String, Namespace>,
     budgets: Budgets,
     /// How many pods of each budget may be stopped.
@@ -87,9 +110,9 @@ pub struct Scheduler {
     /// Whom each budget is about.
     selectors: BTreeMap<String, Option<LabelSelector>>,
     storage: Storage,
-    storage_changed: bool,
-    /// Pods with claims on volumes that are not bound to a node.
-    claimants: BTreeSet<String>,
+    dirty: Dirty,
+    /// Pods that use a claim on a volume, by its full name.
+    claimants: BTreeMap<String, BTreeSet<String>>,
     handshakes: Handshakes,
     reasons: Reasons,
     /// Something happened since the last round.
@@ -119,15 +142,20 @@ impl Scheduler {
             pod_names: BTreeMap::new(),
             pod_ids: Ids::default(),
             bound: BTreeMap::new(),
-            returns: BTreeSet::new(),
-            stays: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            short: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            node_alarms: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            recheck: BTreeSet::new(),
+            stays: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             budgets: Budgets::default(),
             allowed: BTreeMap::new(),
             selectors: BTreeMap::new(),
             storage: Storage::default(),
-            storage_changed: false,
-            claimants: BTreeSet::new(),
+            dirty: Dirty::default(),
+            claimants: BTreeMap::new(),
             handshakes: Handshakes::default(),
             reasons: Reasons::default(),
             changed: false,
@@ -180,9 +208,10 @@ impl Scheduler {
             return Vec::new();
         }
         self.refresh_claimants();
-        self.return_pods();
+        self.ring();
+        self.recheck_nodes();
         self.let_stay();
-        self.end_silences();
+        self.end_rests();
         self.apply(Event::Time(self.now_ms));
         let idle = self.now_ms.saturating_sub(self.last_round_ms) >= IDLE_ROUND_MS && !self.planner.queue().is_empty();
         if self.changed || idle {
@@ -192,19 +221,27 @@ impl Scheduler {
             let plan = self.planner.round(policies);
             self.metrics.decided(&plan);
             self.act(plan.actions);
-            self.explain(&plan.waiting);
         }
+        self.go_on();
+        self.explain();
         self.write_layouts();
-        self.metrics.observe(&self.planner, self.returns.len());
+        self.metrics.observe(&self.planner, self.flights.values().map(BTreeSet::len).sum());
         std::mem::take(&mut self.effects)
     }
 
     /// When [`Self::turn`] has something to do although nothing happens, milliseconds from now; none if never.
     #[must_use]
     pub fn wakes_in_ms(&self) -> Option<u64> {
-        let returns = self.returns.first().map(|(at_ms, _)| at_ms.saturating_sub(self.now_ms));
-        let busy = !self.planner.queue().is_empty() || self.handshakes.is_busy() || self.nodes.values().any(NodeEntry::is_quarantined);
-        returns.into_iter().chain(busy.then_some(IDLE_ROUND_MS)).min()
+        if !self.complete || self.term.is_none() {
+            return None;
+        }
+        if self.changed || !self.recheck.is_empty() || !self.ready.is_empty() {
+            return Some(0);
+        }
+        let alarms = self.alarms.first().into_iter().chain(self.node_alarms.first());
+        let alarms = alarms.map(|(at_ms, _)| at_ms.saturating_sub(self.now_ms));
+        let busy = !self.planner.queue().is_empty() || self.handshakes.is_busy() || !self.stays.is_empty();
+        alarms.chain(busy.then_some(IDLE_ROUND_MS)).chain(self.reasons.is_behind().then_some(TELL_PAUSE_MS)).min()
     }
 
     /// The planner, to look at.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::{
     model::{DemandId, PodId},
+    queue::LaneKey,
     state::Why,
 };
 use serde::Serialize;
@@ -11,7 +12,8 @@ use serde::Serialize;
 use super::{
     Scheduler,
     effect::{Effect, Outcome, PodName},
-    pods::{Stage, Step},
+    flight::Step,
+    pods::Stage,
 };
 
 /// How often the reason of a pod that goes on waiting is told anew, milliseconds, if it changed: counts of nodes change with every pod, and
@@ -19,6 +21,10 @@ use super::{
 const RETELL_MS: u64 = 10_000;
 /// The most reasons told in one turn: each is a write to the API server, and those that bind pods come first.
 const TELL_MAX: usize = 256;
+/// The most nodes looked at for reasons in one turn, some tens of milliseconds: what is left comes in the next.
+const LOOKS_MAX: usize = 50_000;
+/// How long the loop may rest while there is something left to tell to pods that were told nothing yet, milliseconds.
+pub(super) const TELL_PAUSE_MS: u64 = 100;
 /// The longest message of a condition that Kubernetes keeps (`metav1.Condition.message`).
 const MESSAGE_MAX: usize = 32_768;
 
@@ -27,8 +33,12 @@ const MESSAGE_MAX: usize = 32_768;
 pub(super) struct Reasons {
     /// By pod: what was told, and when.
     told: BTreeMap<String, (String, u64)>,
-    /// Pods that began to wait since the last round.
+    /// Pods to be told now.
     new: BTreeSet<String>,
+    /// Pods to be told when those who go on waiting are: it is too soon after the last time, or did not go well.
+    later: BTreeSet<String>,
+    /// Those who go on waiting and are still to be looked at.
+    sweep: BTreeSet<LaneKey>,
     /// When all who wait are looked at again.
     sweep_at_ms: u64,
 }
@@ -41,7 +51,21 @@ impl Reasons {
     pub(super) fn forget(&mut self, pod: &str) {
         self.told.remove(pod);
         self.new.remove(pod);
+        self.later.remove(pod);
     }
+
+    /// Whether somebody was told nothing yet.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.new.is_empty()
+    }
+}
+
+/// What one turn may still tell and look at, and what it found.
+struct Round {
+    words: usize,
+    looks: usize,
+    /// Pods of one demand wait for one reason.
+    known: BTreeMap<DemandId, Option<String>>,
 }
 
 /// How it stands with a pod, as `partita explain pod` and `/explain` answer.
@@ -63,36 +87,61 @@ pub struct Standing {
 
 impl Scheduler {
     /// Tells pods why they wait: new ones at once, the others when it is time.
-    pub(super) fn explain(&mut self, waiting: &[DemandId]) {
-        let mut pods: Vec<String> = std::mem::take(&mut self.reasons.new).into_iter().collect();
-        if self.reasons.sweep_at_ms <= self.now_ms {
+    pub(super) fn explain(&mut self) {
+        if self.reasons.sweep_at_ms <= self.now_ms && self.reasons.sweep.is_empty() {
             self.reasons.sweep_at_ms = self.now_ms + RETELL_MS;
-            let lanes = self.planner.queue().lanes().filter(|lane| waiting.contains(&lane.1));
-            pods = lanes.flat_map(|lane| self.planner.queue().pods(lane)).filter_map(|pod| self.pod_names.get(&pod).cloned()).collect();
+            self.reasons.sweep = self.planner.queue().lanes().collect();
+            let later = std::mem::take(&mut self.reasons.later);
+            self.reasons.new.extend(later);
         }
-        // Pods of one demand wait for one reason.
-        let mut by_demand: BTreeMap<DemandId, String> = BTreeMap::new();
-        let mut told = 0;
-        for name in pods {
-            let Some(pod) = self.waiting_pod(&name) else { continue };
-            if told == TELL_MAX {
-                self.reasons.new.insert(name);
+        let mut round = Round { words: TELL_MAX, looks: LOOKS_MAX, known: BTreeMap::new() };
+        for name in std::mem::take(&mut self.reasons.new) {
+            let waits = self.pods.get(&name).filter(|entry| entry.stage == Stage::Waits).and_then(|entry| entry.id);
+            let Some(pod) = waits else {
+                self.tell(&name);
                 continue;
-            }
-            let message = match self.claimed(pod) {
-                Some(message) => message,
-                None => {
-                    let Some(demand) = self.planner.cluster().pod(pod).map(|pod| pod.demand) else { continue };
-                    let reason = || self.planner.reason(demand).map_or_else(|| NEXT.to_owned(), |reason| reason.to_string());
-                    by_demand.entry(demand).or_insert_with(reason).clone()
-                }
             };
-            told += usize::from(self.tell(&name, &message));
+            match self.message_of(pod, &mut round) {
+                Some(Some(message)) => round.words -= usize::from(self.say(&name, &message)),
+                // It is placed in the next round, or told when others are.
+                Some(None) => {}
+                None => self.reasons.is_new(&name),
+            }
+        }
+        while let Some(lane) = self.reasons.sweep.pop_first() {
+            let pods: Vec<PodId> = self.planner.queue().pods(lane).collect();
+            for pod in pods {
+                let Some(name) = self.pod_names.get(&pod).cloned() else { continue };
+                let Some(message) = self.message_of(pod, &mut round) else {
+                    self.reasons.sweep.insert(lane);
+                    return;
+                };
+                round.words -= usize::from(self.say(&name, message.as_deref().unwrap_or(NEXT)));
+            }
         }
     }
 
-    fn waiting_pod(&self, name: &str) -> Option<PodId> {
-        self.pods.get(name).filter(|entry| entry.stage == Stage::Waits)?.id
+    /// Why a pod in the queue waits; nothing if there is a place for it. None if that was not looked up, since enough was told in this turn.
+    fn message_of(&self, pod: PodId, round: &mut Round) -> Option<Option<String>> {
+        if round.words == 0 {
+            return None;
+        }
+        if let Some(message) = self.claimed(pod) {
+            return Some(Some(message));
+        }
+        let demand = self.planner.cluster().pod(pod)?.demand;
+        if let Some(known) = round.known.get(&demand) {
+            return Some(known.clone());
+        }
+        // The first always is looked up, however many nodes there are.
+        let cost = self.planner.cluster().node_rows().max(1);
+        if round.looks < cost && round.looks < LOOKS_MAX {
+            return None;
+        }
+        round.looks = round.looks.saturating_sub(cost);
+        let reason = self.planner.reason(demand).map(|reason| reason.to_string());
+        round.known.insert(demand, reason.clone());
+        Some(reason)
     }
 
     /// That room is being made or kept for a pod.
@@ -108,33 +157,57 @@ impl Scheduler {
         })
     }
 
-    /// Tells a pod why it waits. False if that was told already.
-    pub(super) fn tell(&mut self, name: &str, message: &str) -> bool {
+    /// Tells a pod that is not in the queue why it is not.
+    pub(super) fn tell(&mut self, name: &str) {
+        let Some(entry) = self.pods.get(name) else { return };
+        let message = match &entry.stage {
+            // Of gates the API server tells by itself.
+            Stage::Held(why) if entry.object.spec.value.scheduling_gates.is_empty() => why.clone(),
+            Stage::Returns => entry.trouble.clone().unwrap_or_default(),
+            _ => return,
+        };
+        if self.term.is_none() {
+            self.reasons.is_new(name);
+        } else if !message.is_empty() {
+            self.say(name, &message);
+        }
+    }
+
+    /// Tells a pod why it waits. False if that was told already, or not long ago something else was.
+    fn say(&mut self, name: &str, message: &str) -> bool {
         let Some(entry) = self.pods.get(name) else { return false };
-        let ours = entry.object.spec.value.scheduler_name == self.name && entry.object.spec.value.node_name.is_empty();
-        if !ours || self.term.is_none() {
+        if entry.is_bound() || entry.object.spec.value.scheduler_name != self.name {
             return false;
         }
         let message: String = message.chars().take(MESSAGE_MAX).collect();
-        let known = match self.reasons.told.get(name) {
-            Some((told, at_ms)) => *told == message || self.now_ms.saturating_sub(*at_ms) < RETELL_MS,
+        match self.reasons.told.get(name) {
+            Some((told, _)) if *told == message => return false,
+            Some((_, at_ms)) if self.now_ms.saturating_sub(*at_ms) < RETELL_MS => {
+                self.reasons.later.insert(name.to_owned());
+                return false;
+            }
+            Some(_) => {}
             // Before a restart.
             None => {
-                entry.object.status.value.condition("PodScheduled").is_some_and(|said| said.message == message && said.status == "False")
+                let said = entry.object.status.value.condition("PodScheduled");
+                if said.is_some_and(|said| said.message == message && said.status == "False") {
+                    self.reasons.told.insert(name.to_owned(), (message, self.now_ms));
+                    return false;
+                }
             }
-        };
-        if known {
-            return false;
         }
         self.reasons.told.insert(name.to_owned(), (message.clone(), self.now_ms));
         self.effects.push(Effect::Explain { pod: entry.name(), message });
         true
     }
 
-    /// What could not be told is told again at the next occasion.
+    /// What could not be told is told again later.
     pub(super) fn told(&mut self, pod: &PodName, outcome: &Outcome) {
-        if let Outcome::Conflict(_) | Outcome::Unknown(_) = outcome {
-            self.reasons.told.remove(&format!("{}/{}", pod.namespace, pod.name));
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        let failed = matches!(outcome, Outcome::Conflict(_) | Outcome::Unknown(_) | Outcome::Fenced);
+        if failed && self.pods.get(&name).is_some_and(|entry| entry.object.metadata.uid.as_deref() == Some(&pod.uid)) {
+            self.reasons.told.remove(&name);
+            self.reasons.later.insert(name);
         }
     }
 
@@ -146,7 +219,7 @@ impl Scheduler {
         let of = |stage, message| Standing { stage, node: node.clone(), message, reason: None };
         Some(match &entry.stage {
             Stage::Held(why) => of("held", Some(why.clone())),
-            Stage::Returns(_) => of("returns", entry.trouble.clone()),
+            Stage::Returns => of("returns", entry.trouble.clone()),
             Stage::Runs | Stage::Homeless => of("runs", None),
             Stage::Assumed(flight) => of("on its way", Some(flight.step.words().to_owned())),
             Stage::Waits => {
@@ -169,6 +242,7 @@ impl Step {
             Self::Makes => "its partition is being made",
             Self::Chooses | Self::Volumes => "its volumes are being bound",
             Self::Binds | Self::Bound => "it is being bound",
+            Self::Doubts => "it is being bound; the API server did not answer, so this is tried again",
         }
     }
 }

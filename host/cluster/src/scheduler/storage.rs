@@ -1,14 +1,36 @@
 //! Volumes that pods claim: who waits for what, and what is chosen once the node is known.
 
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
 use super::{
     Scheduler,
-    effect::VolumeChoice,
-    pods::{Stage, Step, VOLUMES_MS},
+    effect::{Effect, VolumeChoice},
+    flight::Step,
+    nodes::NodeEntry,
+    pods::{PodEntry, Stage},
 };
 use crate::{
     objects::{Claim, NodeDrivers, PersistentVolume, Pod, StorageClass},
-    translate::{self, Prebind, Refusal},
+    translate::{self, Prebind},
 };
+
+/// Who has to be looked at because storage changed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dirty {
+    /// Everybody.
+    all: bool,
+    /// Those who use one of these claims.
+    claims: BTreeSet<String>,
+}
+
+/// What is to be done about a claim that is not bound.
+enum Next {
+    Wait,
+    Choose(VolumeChoice),
+}
 
 impl Scheduler {
     pub(super) fn see_claim(&mut self, name: &str, object: Option<Claim>) {
@@ -17,15 +39,21 @@ impl Scheduler {
             (None, Some((namespace, name))) => self.storage.remove_claim(namespace, name),
             (None, None) => {}
         }
-        self.storage_changed = true;
+        self.dirty.claims.insert(name.to_owned());
     }
 
     pub(super) fn see_volume(&mut self, name: &str, object: Option<PersistentVolume>) {
+        // One that nobody has may serve anybody; most are made for one claim.
+        for volume in self.storage.volume(name).into_iter().chain(&object) {
+            match &volume.spec.value.claim_ref {
+                Some(of) => drop(self.dirty.claims.insert(format!("{}/{}", of.namespace, of.name))),
+                None => self.dirty.all = true,
+            }
+        }
         match object {
             Some(object) => self.storage.insert_volume(object),
             None => self.storage.remove_volume(name),
         }
-        self.storage_changed = true;
     }
 
     pub(super) fn see_class(&mut self, name: &str, object: Option<StorageClass>) {
@@ -33,7 +61,7 @@ impl Scheduler {
             Some(object) => self.storage.insert_class(object),
             None => self.storage.remove_class(name),
         }
-        self.storage_changed = true;
+        self.dirty.all = true;
     }
 
     pub(super) fn see_drivers(&mut self, node: &str, object: Option<NodeDrivers>) {
@@ -41,7 +69,7 @@ impl Scheduler {
             Some(object) => self.storage.insert_drivers(&object),
             None => self.storage.remove_drivers(node),
         };
-        self.storage_changed = true;
+        self.dirty.all |= others;
         if self.complete {
             let nodes = if others { self.nodes.keys().cloned().collect() } else { vec![node.to_owned()] };
             for node in nodes {
@@ -50,84 +78,152 @@ impl Scheduler {
         }
     }
 
-    /// Storage changed: whoever waits with claims is looked at again, and whoever is on the way and waits for volumes.
+    /// Looks at those again for whom storage changed.
     pub(super) fn refresh_claimants(&mut self) {
-        let now_ms = self.now_ms;
-        if std::mem::take(&mut self.storage_changed) {
-            for name in self.claimants.iter().cloned().collect::<Vec<_>>() {
-                match self.pods.get(&name).map(|entry| &entry.stage) {
-                    Some(Stage::Assumed(flight)) if flight.step == Step::Volumes => self.check_volumes(&name),
-                    Some(_) => self.refresh_pod(&name),
-                    None => {}
-                }
-            }
-        }
-        let late = |name: &&String| {
-            let Some(Stage::Assumed(flight)) = self.pods.get(*name).map(|entry| &entry.stage) else { return false };
-            flight.step == Step::Volumes && now_ms.saturating_sub(flight.since_ms) >= VOLUMES_MS
+        let Dirty { all, claims } = std::mem::take(&mut self.dirty);
+        let pods: BTreeSet<String> = if all {
+            self.claimants.values().flatten().cloned().collect()
+        } else {
+            claims.iter().filter_map(|claim| self.claimants.get(claim)).flatten().cloned().collect()
         };
-        for name in self.claimants.iter().filter(late).cloned().collect::<Vec<_>>() {
-            self.give_back(&name, &format!("its volumes were not bound within {} s", VOLUMES_MS / 1000));
+        for name in pods {
+            match self.pods.get(&name).map(|entry| &entry.stage) {
+                Some(Stage::Assumed(flight)) if flight.step == Step::Volumes => drop(self.ready.insert(name)),
+                Some(Stage::Held(_) | Stage::Waits) => self.refresh_pod(&name),
+                _ => {}
+            }
         }
     }
 
-    /// Whether a pod has volumes that it claims.
-    pub(super) fn claims(pod: &Pod) -> bool {
-        pod.spec.value.volumes.iter().any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
+    /// Notes whose claims a pod uses, or no longer does.
+    pub(super) fn note_claims(&mut self, name: &str, there: bool) {
+        for claim in self.pods.get(name).map(|entry| claims_of(&entry.object)).unwrap_or_default() {
+            if there {
+                self.claimants.entry(claim).or_default().insert(name.to_owned());
+            } else if let Some(users) = self.claimants.get_mut(&claim) {
+                users.remove(name);
+                if users.is_empty() {
+                    self.claimants.remove(&claim);
+                }
+            }
+        }
+    }
+
+    /// A pod no longer has a place: who waits for one of its claims is looked at.
+    pub(super) fn free_claims(&mut self, name: &str) {
+        self.dirty.claims.extend(self.pods.get(name).map(|entry| claims_of(&entry.object)).unwrap_or_default());
+    }
+
+    /// Who else has a place and uses a claim, with what it is up to.
+    fn users_of<'a>(&'a self, pod: &'a str, claim: &str) -> impl Iterator<Item = (&'a String, &'a PodEntry)> {
+        let others = self.claimants.get(claim).into_iter().flatten().filter(move |name| *name != pod);
+        others.filter_map(|name| Some((name, self.pods.get(name)?))).filter(|(_, entry)| entry.on().is_some())
     }
 
     /// Who else uses a claim that allows one pod at a time.
     pub(super) fn user_of(&self, pod: &str, namespace: &str, claim: &str) -> Option<String> {
-        let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
-        let uses = |other: &Pod| {
-            let volumes = &other.spec.value.volumes;
-            let name = other.metadata.name.as_deref().unwrap_or_default();
-            volumes.iter().any(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-                (Some(named), _) => named.claim_name == claim,
-                (None, Some(_)) => format!("{name}-{}", volume.name) == claim,
-                (None, None) => false,
-            })
-        };
-        let others = self.pods.range(from..to).filter(|(name, entry)| *name != pod && entry.on().is_some() && uses(&entry.object));
-        others.map(|(name, _)| name.clone()).next()
+        self.users_of(pod, &format!("{namespace}/{claim}")).map(|(name, _)| name.clone()).next()
     }
 
-    /// What is to be done about the claims of a pod that goes to `node`.
-    pub(super) fn choose_volumes(&self, name: &str, node: &str) -> Result<Vec<VolumeChoice>, String> {
-        let Some(entry) = self.pods.get(name).filter(|entry| Self::claims(&entry.object)) else { return Ok(Vec::new()) };
-        let labels = self.nodes.get(node).map(super::nodes::NodeEntry::labels).unwrap_or_default();
-        let chosen = match translate::choose(&entry.object, node, &labels, &self.storage) {
-            Ok(chosen) => chosen,
-            Err(refusal) => return Err(refusal.to_string()),
-        };
-        let namespace = entry.object.metadata.namespace.as_deref().unwrap_or_default();
-        let uid = |claim: &str| self.storage.claim(namespace, claim).and_then(|claim| claim.metadata.uid.clone()).unwrap_or_default();
-        let claim_version =
-            |claim: &str| self.storage.claim(namespace, claim).and_then(|claim| claim.metadata.resource_version.clone()).unwrap_or_default();
-        let volume_version =
-            |volume: &str| self.storage.volume(volume).and_then(|volume| volume.metadata.resource_version.clone()).unwrap_or_default();
-        let choice = |prebind| match prebind {
-            Prebind::Node { claim } => VolumeChoice::Provision { version: claim_version(&claim), claim, node: node.to_owned() },
-            Prebind::Volume { volume, claim } => VolumeChoice::Take { uid: uid(&claim), claim, version: volume_version(&volume), volume },
-        };
-        Ok(chosen.into_iter().map(choice).collect())
-    }
-
-    /// Binds a pod on its way if all its claims are bound, else lets it wait for them.
-    pub(super) fn check_volumes(&mut self, name: &str) {
-        let Some(entry) = self.pods.get(name) else { return };
-        let Stage::Assumed(flight) = &entry.stage else { return };
-        let labels = self.nodes.get(&flight.node).map(super::nodes::NodeEntry::labels).unwrap_or_default();
-        let left = if Self::claims(&entry.object) {
-            translate::choose(&entry.object, &flight.node, &labels, &self.storage)
-        } else {
-            Ok(Vec::new())
-        };
-        match left {
-            Ok(left) if left.is_empty() => self.bind(name),
-            // A provisioner that cannot make the volume there takes its node back.
-            Ok(_) | Err(Refusal::Waits(_)) => self.step(name, Step::Volumes),
-            Err(refused) => self.give_back(name, &refused.to_string()),
+    /// Goes on with pods for which the next step can be done, those of higher priority first. At the end of a turn, so that nothing is wished
+    /// for who was given back since.
+    pub(super) fn go_on(&mut self) {
+        let mut ready: Vec<String> = std::mem::take(&mut self.ready).into_iter().collect();
+        let priority = |name: &String| self.pods.get(name).and_then(|entry| entry.object.spec.value.priority).unwrap_or(0);
+        ready.sort_by_key(|name| Reverse(priority(name)));
+        for name in ready {
+            self.go_on_with(&name);
         }
     }
+
+    /// Goes on with a pod whose GPUs are there: its volumes are chosen, waited for, or it is bound.
+    fn go_on_with(&mut self, name: &str) {
+        let next = match self.volumes_left(name) {
+            Ok(next) => next,
+            Err(why) => return self.give_back(name, &why),
+        };
+        if next.is_empty() {
+            return self.bind(name);
+        }
+        let choices: Vec<VolumeChoice> =
+            next.into_iter().filter_map(|next| if let Next::Choose(choice) = next { Some(choice) } else { None }).collect();
+        if choices.is_empty() {
+            return self.step(name, Step::Volumes);
+        }
+        let Some(entry) = self.pods.get_mut(name) else { return };
+        let pod = entry.name();
+        let Stage::Assumed(flight) = &mut entry.stage else { return };
+        flight.chosen.extend(choices.iter().map(|choice| match choice {
+            VolumeChoice::Provision { claim, version, .. } | VolumeChoice::Take { claim, version, .. } => (claim.clone(), version.clone()),
+        }));
+        self.effects.push(Effect::Volumes { pod, node: flight.node.clone(), choices });
+        self.step(name, Step::Chooses);
+    }
+
+    /// What is to be done about the claims of a pod on its way that are not bound yet.
+    fn volumes_left(&self, name: &str) -> Result<Vec<Next>, String> {
+        let Some(entry) = self.pods.get(name).filter(|entry| !self.dry_run && !claims_of(&entry.object).is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let Some(flight) = entry.flight() else { return Ok(Vec::new()) };
+        if flight.step == Step::Makes {
+            // Somebody else may use by now what only one can.
+            self.spec_of(name, &entry.object).map_err(|refusal| refusal.to_string())?;
+        }
+        let labels = self.nodes.get(&flight.node).map(NodeEntry::labels).unwrap_or_default();
+        let left = translate::choose(&entry.object, &flight.node, &labels, &self.storage);
+        let left = match left {
+            // What was chosen is being bound.
+            Err(translate::Refusal::Waits(_)) if !flight.chosen.is_empty() => return Ok(vec![Next::Wait]),
+            left => left.map_err(|refusal| refusal.to_string())?,
+        };
+        left.into_iter().map(|prebind| self.next(name, entry, &flight.node, &flight.chosen, prebind)).collect()
+    }
+
+    fn next(&self, name: &str, entry: &PodEntry, node: &str, chosen: &BTreeMap<String, String>, prebind: Prebind) -> Result<Next, String> {
+        let namespace = entry.object.metadata.namespace.as_deref().unwrap_or_default();
+        let (Prebind::Node { claim } | Prebind::Volume { claim, .. }) = &prebind;
+        let known = self.storage.claim(namespace, claim).map(|claim| &claim.metadata);
+        let version = known.and_then(|meta| meta.resource_version.clone()).unwrap_or_default();
+        if let Prebind::Node { .. } = &prebind {
+            match known.and_then(|meta| meta.annotations.as_ref()?.get(translate::SELECTED_NODE)) {
+                Some(selected) if selected == node => return Ok(Next::Wait),
+                Some(selected) => return Err(format!("the volume of claim {claim} is being made for node {selected}")),
+                // A provisioner that cannot make the volume there takes its node back.
+                None if chosen.get(claim).is_some_and(|before| *before != version) => {
+                    return Err(format!("the volume of claim {claim} cannot be made for node {node}"));
+                }
+                None => {}
+            }
+        }
+        if chosen.contains_key(claim) {
+            return Ok(Next::Wait);
+        }
+        for (other, user) in self.users_of(name, &format!("{namespace}/{claim}")) {
+            match user.flight().filter(|flight| flight.chosen.contains_key(claim)) {
+                Some(flight) if flight.node == node => return Ok(Next::Wait),
+                Some(flight) => return Err(format!("claim {claim} is being bound for {other}, which goes to node {}", flight.node)),
+                None => {}
+            }
+        }
+        Ok(Next::Choose(match prebind {
+            Prebind::Node { claim } => VolumeChoice::Provision { claim, node: node.to_owned(), version },
+            Prebind::Volume { volume, claim } => {
+                let version = self.storage.volume(&volume).and_then(|volume| volume.metadata.resource_version.clone()).unwrap_or_default();
+                VolumeChoice::Take { uid: known.and_then(|meta| meta.uid.clone()).unwrap_or_default(), claim, volume, version }
+            }
+        }))
+    }
+}
+
+/// The claims that a pod uses, by their full names.
+fn claims_of(pod: &Pod) -> Vec<String> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+    let claim = |volume: &crate::objects::Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(named), _) => Some(format!("{namespace}/{}", named.claim_name)),
+        (None, Some(_)) => Some(format!("{namespace}/{name}-{}", volume.name)),
+        (None, None) => None,
+    };
+    pod.spec.value.volumes.iter().filter_map(claim).collect()
 }

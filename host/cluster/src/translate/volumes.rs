@@ -13,7 +13,8 @@ use super::{Refusal, Storage, Unsupported, keys, names, quote, selector, there};
 use crate::objects::{Claim, PersistentVolume, Pod, StorageClass, Volume};
 
 const BOUND: &str = "pv.kubernetes.io/bind-completed";
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// Annotation of a claim: the node for whose pod its volume is to be made.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 const ONE_POD: &str = "ReadWriteOncePod";
 const ZONE: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];

@@ -126,7 +126,12 @@ impl Agent {
         let all: Vec<&DesiredPartition> = wanted.partitions.iter().filter(|_| wanted.cut != Cut::Shares).collect();
         let unwanted = |real: &Real| gpu.cut != wanted.cut || !all.iter().any(|one| real.is(one));
         if let Some(row) = gpu.parts.iter().position(|real| real.exists() && unwanted(real)) {
-            assert!(!held.contains(&gpu.parts[row].part()), "{}: the layout has no {} any more, which a pod uses", self.node, gpu.parts[row].part());
+            assert!(
+                !held.contains(&gpu.parts[row].part()),
+                "{}: the layout has no {} any more, which a pod uses",
+                self.node,
+                gpu.parts[row].part()
+            );
             if gpu.parts[row].state == PartitionState::Destroying {
                 gpu.parts.remove(row);
             } else {
@@ -144,7 +149,9 @@ impl Agent {
             return true;
         }
         let there = |one: &DesiredPartition| gpu.parts.iter().filter(|real| real.is(one)).count();
-        let asked = |one: &DesiredPartition| all.iter().filter(|other| (&other.profile, other.start, other.memory_mib) == (&one.profile, one.start, one.memory_mib)).count();
+        let asked = |one: &DesiredPartition| {
+            all.iter().filter(|other| (&other.profile, other.start, other.memory_mib) == (&one.profile, one.start, one.memory_mib)).count()
+        };
         let missing = all.iter().find(|one| there(one) < asked(one));
         let Some(one) = missing.copied().cloned() else { return false };
         let made = Real { profile: one.profile, start: one.start, memory_mib: one.memory_mib, state: PartitionState::Creating };
@@ -177,7 +184,11 @@ impl Agent {
             profile: real.profile.clone(),
             start: real.start,
             memory_mib: real.memory_mib,
-            uuid: if matches!(real.state, PartitionState::Ready | PartitionState::Destroying) { format!("{index}-{}", real.part()) } else { String::new() },
+            uuid: if matches!(real.state, PartitionState::Ready | PartitionState::Destroying) {
+                format!("{index}-{}", real.part())
+            } else {
+                String::new()
+            },
             state: real.state,
             message: if real.state == PartitionState::Failed { "no such luck".into() } else { String::new() },
             users: users(&real.part()),

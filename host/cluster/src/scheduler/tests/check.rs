@@ -129,7 +129,7 @@ pub(super) fn ready(server: &Server, agents: &BTreeMap<String, Agent>, pod: &Pod
 pub(super) fn rest(world: &World) {
     let brain = &world.brain;
     for (name, entry) in &brain.pods {
-        assert!(!matches!(entry.stage, Stage::Assumed(_) | Stage::Returns(_)), "{name} is still {:?}", entry.stage);
+        assert!(!matches!(entry.stage, Stage::Assumed(_) | Stage::Returns), "{name} is still {:?}", entry.stage);
     }
     assert_eq!(brain.handshakes.waiting().collect::<Vec<_>>(), [], "they wait for agents");
     books(world);
@@ -152,8 +152,10 @@ pub(super) fn books(world: &World) {
         match &entry.stage {
             Stage::Waits => assert!(known.is_some() && !placed, "{name} waits"),
             Stage::Runs => assert!(placed, "{name} runs"),
-            Stage::Assumed(flight) => assert!(placed || brain.nodes.get(&flight.node).is_none_or(|node| node.id.is_none()), "{name} is on its way"),
-            Stage::Held(_) | Stage::Homeless | Stage::Returns(_) => assert!(known.is_none(), "{name} is {:?}", entry.stage),
+            Stage::Assumed(flight) => {
+                assert!(placed || brain.nodes.get(&flight.node).is_none_or(|node| node.id.is_none()), "{name} is on its way")
+            }
+            Stage::Held(_) | Stage::Homeless | Stage::Returns => assert!(known.is_none(), "{name} is {:?}", entry.stage),
         }
     }
     let waiting = brain.pods.values().filter(|entry| entry.stage == Stage::Waits).count();

@@ -6,6 +6,7 @@ mod agent;
 mod check;
 mod life;
 mod make;
+mod nodes;
 mod server;
 mod world;
 

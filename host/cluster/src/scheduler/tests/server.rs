@@ -32,8 +32,7 @@ pub(super) enum What {
 }
 
 impl What {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Pods, Self::Nodes, Self::GpuNodes, Self::Budgets, Self::Claims, Self::Volumes, Self::Classes];
+    pub(super) const ALL: [Self; 7] = [Self::Pods, Self::Nodes, Self::GpuNodes, Self::Budgets, Self::Claims, Self::Volumes, Self::Classes];
 }
 
 /// The API server.
@@ -269,10 +268,14 @@ impl Server {
 
     /// Provisioners and the volume controller do all they can. Whether there was something to do.
     pub(super) fn bind_volumes(&mut self) -> bool {
-        let taken: Vec<(String, String)> = self.volumes.iter().filter_map(|(name, volume)| {
-            let of = volume.spec.value.claim_ref.as_ref()?;
-            Some((format!("{}/{}", of.namespace, of.name), name.clone()))
-        }).collect();
+        let taken: Vec<(String, String)> = self
+            .volumes
+            .iter()
+            .filter_map(|(name, volume)| {
+                let of = volume.spec.value.claim_ref.as_ref()?;
+                Some((format!("{}/{}", of.namespace, of.name), name.clone()))
+            })
+            .collect();
         let mut did = false;
         for (name, claim) in self.claims.clone() {
             if !claim.spec.value.volume_name.is_empty() {

@@ -113,7 +113,11 @@ impl World {
             Seen::Namespace(..) | Seen::Drivers(..) | Seen::Complete => return,
         };
         let told = self.told.entry(what).or_default();
-        if gone { drop(told.remove(name)) } else { drop(told.insert(name.clone())) }
+        if gone {
+            drop(told.remove(name))
+        } else {
+            drop(told.insert(name.clone()))
+        }
         self.brain.see(self.now_ms, seen);
     }
 

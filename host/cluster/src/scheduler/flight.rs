@@ -1,0 +1,246 @@
+//! A pod on its way to a node: its partition is made, its volumes are chosen and bound, then it is bound itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use partita_core::{
+    Planner,
+    model::{NodeId, PodId},
+    state::{Grant, Layout, Use},
+};
+
+use super::{
+    Scheduler,
+    effect::{Done, Effect, Outcome, PodName},
+    pods::Stage,
+    report::Part,
+};
+use crate::grant;
+
+/// How long an answer of the API server may take, milliseconds: longer than all tries of a call together. After that there is none.
+pub(super) const ANSWER_MS: u64 = 120_000;
+/// How long a pod may wait for its volumes, milliseconds: kube-scheduler's `bindTimeoutSeconds`.
+const VOLUMES_MS: u64 = 600_000;
+/// How long nobody knows whether a pod was bound before it is tried again, milliseconds; doubled each time.
+const DOUBT_MS: u64 = 4_000;
+/// How often it is tried again before the place is given to others.
+const DOUBTS_MAX: u32 = 3;
+
+/// A pod on its way to a node.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Flight {
+    /// The node.
+    pub(super) node: String,
+    /// What it was given.
+    pub(super) grant: Grant,
+    /// What it waits for.
+    pub(super) step: Step,
+    /// Claims for which a volume was chosen on its way, each with the version that this was decided on.
+    pub(super) chosen: BTreeMap<String, String>,
+    /// How often nobody knew whether it was bound.
+    doubts: u32,
+}
+
+/// What a pod on its way waits for, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// The agent, for its partition.
+    Makes,
+    /// The API server, for what it was told of its volumes.
+    Chooses,
+    /// Whoever makes or binds its volumes.
+    Volumes,
+    /// The API server, for its binding.
+    Binds,
+    /// The watch, to see whether it was bound: the API server did not answer.
+    Doubts,
+    /// The watch, to see it bound.
+    Bound,
+}
+
+impl Step {
+    /// Whether the pod may be bound at any moment, or is already: its place cannot be given to others.
+    pub(super) fn is_committed(self) -> bool {
+        self >= Self::Binds
+    }
+}
+
+impl Scheduler {
+    /// Sets a pod on its way.
+    pub(super) fn start(&mut self, pod: PodId, node: NodeId, grant: Grant) {
+        let (Some(name), Some(node_name)) = (self.pod_names.get(&pod).cloned(), self.node_names.get(&node).cloned()) else { return };
+        let needs = self.missing(node, &node_name, &grant);
+        let flight = Flight { node: node_name.clone(), grant, step: Step::Makes, chosen: BTreeMap::new(), doubts: 0 };
+        self.enter(&name, Stage::Assumed(flight));
+        self.metrics.placed(self.now_ms.saturating_sub(self.pods.get(&name).map_or(0, |entry| entry.since_ms)));
+        if needs.is_empty() {
+            self.ready.insert(name);
+        } else {
+            self.handshakes.ask(&node_name, pod, needs, self.now_ms);
+        }
+    }
+
+    /// Parts of a grant that the node's agent does not have ready, or not for long, as far as is known. Nodes without an agent have nothing to
+    /// make.
+    fn missing(&self, node: NodeId, name: &str, grant: &Grant) -> Vec<(u8, Part)> {
+        let Some(entry) = self.nodes.get(name).filter(|entry| entry.has_agent() && !self.dry_run) else { return Vec::new() };
+        // Until the agent has done what was asked last, what it reports may be about to change.
+        let settled = self.handshakes.is_settled(name, &entry.report);
+        let mut needs = self.parts(node, grant);
+        needs.retain(|(gpu, part)| !settled || !entry.report.keeps(*gpu, part, often(&self.planner, node, *gpu, part)));
+        needs
+    }
+
+    /// The parts of a grant under the names that agents know.
+    fn parts(&self, node: NodeId, grant: &Grant) -> Vec<(u8, Part)> {
+        let (models, Some(known)) = (self.planner.cluster().models(), self.planner.cluster().node(node)) else { return Vec::new() };
+        let part = |&(index, used): &(u8, Use)| {
+            let gpu = known.room.gpus.get(usize::from(index))?;
+            let part = match used {
+                Use::Share(_) => Part::Shares,
+                Use::Mps(memory_mib) => Part::Mps(memory_mib),
+                Use::Partition(place) => Part::mig(&models.grid(gpu.model)?.profiles.get(usize::from(place.profile))?.name, place.start),
+            };
+            Some((index, part))
+        };
+        grant.0.iter().filter_map(part).collect()
+    }
+
+    /// Everything is there: the pod is bound.
+    pub(super) fn bind(&mut self, name: &str) {
+        let Some(entry) = self.pods.get(name) else { return };
+        let Some(flight) = entry.flight() else { return };
+        let node = self.nodes.get(&flight.node).and_then(|node| self.planner.cluster().node(node.id?));
+        let Some(known) = node else {
+            // Between two tries its node went away; what became of the first try, the watch tells.
+            let why = format!("its node {} went away", flight.node);
+            return self.give_back(name, &why);
+        };
+        let printed = grant::print(&flight.grant, &grant::profile_of(&known.spec, self.planner.cluster().models()));
+        let text = match printed {
+            Ok(text) => Some(text).filter(|text| !text.is_empty()),
+            Err(error) => {
+                let why = format!("what it was given on node {} cannot be written down: {error}", flight.node);
+                return self.give_back(name, &why);
+            }
+        };
+        let effect = Effect::Bind { pod: entry.name(), node: flight.node.clone(), grant: text };
+        tracing::debug!(pod = name, node = flight.node, "is bound");
+        self.effects.push(effect);
+        self.step(name, Step::Binds);
+    }
+
+    pub(super) fn step(&mut self, name: &str, step: Step) {
+        let Some(Stage::Assumed(flight)) = self.pods.get_mut(name).map(|entry| &mut entry.stage) else { return };
+        // Who waits for volumes already goes on waiting.
+        if flight.step == step {
+            return;
+        }
+        flight.step = step;
+        let after_ms = match step {
+            Step::Chooses | Step::Binds => Some(ANSWER_MS),
+            Step::Volumes => Some(VOLUMES_MS),
+            Step::Doubts => Some(DOUBT_MS << flight.doubts.saturating_sub(1).min(DOUBTS_MAX)),
+            Step::Makes | Step::Bound => None,
+        };
+        self.set_alarm(name, after_ms.map(|after_ms| self.now_ms + after_ms));
+    }
+
+    /// The time of a step is over.
+    pub(super) fn ring_flight(&mut self, name: &str) {
+        let Some(flight) = self.pods.get(name).and_then(super::pods::PodEntry::flight) else { return };
+        match flight.step {
+            Step::Chooses => self.give_back(name, "the API server did not say what became of its volumes"),
+            Step::Volumes => self.give_back(name, &format!("its volumes were not bound within {} s", VOLUMES_MS / 1000)),
+            Step::Binds => self.doubt(name, "the API server did not say what became of its binding"),
+            Step::Doubts => self.bind(name),
+            Step::Makes | Step::Bound => {}
+        }
+    }
+
+    /// After a node's GPUs changed: who was on the way to GPUs that are no longer there, or are `broken`, comes back. Who may be bound already
+    /// is seen bound or not.
+    pub(super) fn check_flights(&mut self, node: &str, broken: &BTreeSet<u8>) {
+        let lost = |name: &&String| {
+            let Some(entry) = self.pods.get(*name) else { return false };
+            let Some(flight) = entry.flight().filter(|flight| !flight.step.is_committed()) else { return false };
+            let runs = entry.id.and_then(|id| self.planner.cluster().runs_on(id));
+            runs.is_none_or(|(_, grant)| *grant != flight.grant) || flight.grant.0.iter().any(|part| broken.contains(&part.0))
+        };
+        let lost: Vec<String> = self.flights.get(node).into_iter().flatten().filter(lost).cloned().collect();
+        for pod in lost {
+            self.give_back(&pod, &format!("what it was given on node {node} is not there any more, or cannot be used"));
+        }
+    }
+
+    /// A pod that is on its way cannot get there.
+    pub(super) fn fail_flight(&mut self, id: PodId, why: &str) {
+        if let Some(name) = self.pod_names.get(&id).cloned() {
+            self.give_back(&name, why);
+        }
+    }
+
+    /// Takes in how an effect went.
+    pub fn done(&mut self, now_ms: u64, done: Done) {
+        self.now_ms = self.now_ms.max(now_ms);
+        match done {
+            Done::Layout { node, generation, outcome } => self.layout_done(&node, generation, outcome),
+            Done::Volumes { pod, node, outcome } => self.volumes_done(&pod, &node, outcome),
+            Done::Bind { pod, node, outcome } => self.bind_done(&pod, &node, outcome),
+            Done::Evict { pod, outcome } => self.evict_done(&pod, outcome),
+            Done::Told { pod, outcome } => self.told(&pod, &outcome),
+        }
+    }
+
+    /// The name of a pod that is on its way to `node` and at one of these steps: an answer about an earlier way is not about this one.
+    fn on_the_way(&self, pod: &PodName, node: &str, at: &[Step]) -> Option<String> {
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        let entry = self.pods.get(&name).filter(|entry| entry.object.metadata.uid.as_deref() == Some(&pod.uid))?;
+        entry.flight().filter(|flight| flight.node == node && at.contains(&flight.step)).map(|_| name)
+    }
+
+    fn volumes_done(&mut self, pod: &PodName, node: &str, outcome: Outcome) {
+        let Some(name) = self.on_the_way(pod, node, &[Step::Chooses]) else { return };
+        match outcome {
+            Outcome::Done => drop(self.ready.insert(name)),
+            Outcome::Gone => self.give_back(&name, "one of its claims or volumes is gone"),
+            Outcome::Fenced => self.give_back(&name, FENCED),
+            Outcome::Conflict(why) | Outcome::Unknown(why) | Outcome::Refused(why) => self.give_back(&name, &why),
+        }
+    }
+
+    fn bind_done(&mut self, pod: &PodName, node: &str, outcome: Outcome) {
+        let Some(name) = self.on_the_way(pod, node, &[Step::Binds, Step::Doubts]) else { return };
+        match outcome {
+            Outcome::Done => self.step(&name, Step::Bound),
+            Outcome::Gone => self.give_back(&name, "it is gone, or is another pod of the same name now"),
+            Outcome::Conflict(why) | Outcome::Refused(why) => self.give_back(&name, &why),
+            Outcome::Fenced => self.give_back(&name, FENCED),
+            Outcome::Unknown(why) => self.doubt(&name, &why),
+        }
+    }
+
+    /// Nobody knows whether a pod was bound: its place stays its own until the watch tells, and the binding, which may be repeated, is tried
+    /// again.
+    fn doubt(&mut self, name: &str, why: &str) {
+        let Some(Stage::Assumed(flight)) = self.pods.get_mut(name).map(|entry| &mut entry.stage) else { return };
+        if flight.step == Step::Doubts {
+            return;
+        }
+        flight.doubts += 1;
+        if flight.doubts > DOUBTS_MAX { self.give_back(name, why) } else { self.step(name, Step::Doubts) }
+    }
+}
+
+/// How many pods use parts of a GPU that are like this one, as the books say.
+pub(super) fn often(planner: &Planner, node: NodeId, gpu: u8, part: &Part) -> usize {
+    let known = planner.cluster().node(node).and_then(|node| node.room.gpus.get(usize::from(gpu)));
+    match (part, known.map(|gpu| &gpu.layout)) {
+        (Part::Mps(memory_mib), Some(Layout::Mps(slices))) => {
+            slices.all.iter().filter(|slice| slice.memory_mib == *memory_mib && slice.holder.is_some()).count()
+        }
+        _ => 1,
+    }
+}
+
+/// Why something was not done that would have been.
+const FENCED: &str = "this scheduler was not sure to lead";

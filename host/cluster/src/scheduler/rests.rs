@@ -1,0 +1,100 @@
+//! GPUs that are set aside for a while, because their agent could not do what it was asked.
+
+use partita_core::model::{NodeSpec, PodId};
+
+use super::{Scheduler, nodes::NodeEntry};
+
+/// How long a GPU rests after its agent could not make a partition there, milliseconds; doubled each time until it succeeds.
+const REST_MS: u64 = 5_000;
+/// The longest rest, and how long a failure is remembered after it.
+const REST_MAX_MS: u64 = 600_000;
+
+/// Why a GPU rests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rest {
+    until_ms: u64,
+    /// Empty once it is over.
+    why: String,
+    times: u32,
+}
+
+impl Rest {
+    /// When something happens to it.
+    fn next_ms(&self) -> u64 {
+        if self.why.is_empty() { self.until_ms.saturating_add(REST_MAX_MS) } else { self.until_ms }
+    }
+}
+
+impl NodeEntry {
+    /// Marks the GPUs that rest, beside those that are unusable as it is.
+    pub(super) fn set_aside(&self, spec: &mut NodeSpec) {
+        for (index, rest) in self.rests.iter().filter(|(_, rest)| !rest.why.is_empty()) {
+            if let Some(gpu) = spec.gpus.get_mut(usize::from(*index)) {
+                gpu.unusable.get_or_insert_with(|| rest.why.clone());
+            }
+        }
+    }
+}
+
+impl Scheduler {
+    /// Sets GPUs aside for a while. Those that rest already rest no longer for it: several pods may fail at once for one reason.
+    pub(super) fn rest(&mut self, name: &str, gpus: &[u8], why: &str) {
+        let now_ms = self.now_ms;
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        for gpu in gpus {
+            let rest = entry.rests.entry(*gpu).or_default();
+            if rest.why.is_empty() {
+                tracing::warn!(node = name, gpu, "a GPU is set aside for a while: {why}");
+                let until_ms = now_ms + (REST_MS << rest.times.min(20)).min(REST_MAX_MS);
+                *rest = Rest { until_ms, why: why.to_owned(), times: rest.times + 1 };
+            }
+        }
+        self.plan_rests(name);
+        self.refresh_node(name);
+    }
+
+    /// A pod got what it was promised: its GPUs begin anew.
+    pub(super) fn succeed(&mut self, name: &str, pod: PodId) {
+        let Some((_, grant)) = self.planner.cluster().runs_on(pod) else { return };
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        entry.rests.retain(|gpu, rest| !rest.why.is_empty() || grant.0.iter().all(|part| part.0 != *gpu));
+        self.plan_rests(name);
+    }
+
+    /// Gives back what silent agents were asked for, and ends the rest of GPUs that rested long enough.
+    pub(super) fn end_rests(&mut self) {
+        for (name, pod, trouble) in self.handshakes.overdue(self.now_ms) {
+            if let Some(trouble) = trouble {
+                self.fail_flight(pod, &format!("the layout of node {name} cannot be written: {trouble}"));
+                continue;
+            }
+            let why = "the agent of the node does not answer; is partita-agent running there?";
+            let count =
+                self.nodes.get(&name).and_then(|entry| self.planner.cluster().node(entry.id?)).map_or(0, |node| node.room.gpus.len());
+            self.rest(&name, &(0..count as u8).collect::<Vec<_>>(), why);
+            self.fail_flight(pod, &format!("node {name}: {why}"));
+        }
+        while let Some((_, name)) = self.node_alarms.first().filter(|(at_ms, _)| *at_ms <= self.now_ms).cloned() {
+            let now_ms = self.now_ms;
+            if let Some(entry) = self.nodes.get_mut(&name) {
+                entry.rests.values_mut().filter(|rest| rest.until_ms <= now_ms).for_each(|rest| rest.why.clear());
+                entry.rests.retain(|_, rest| rest.next_ms() > now_ms);
+            }
+            self.plan_rests(&name);
+            self.refresh_node(&name);
+        }
+    }
+
+    fn plan_rests(&mut self, name: &str) {
+        let next_ms = self.nodes.get(name).and_then(|entry| entry.rests.values().map(Rest::next_ms).min());
+        self.set_node_alarm(name, next_ms);
+    }
+
+    pub(super) fn set_node_alarm(&mut self, name: &str, at_ms: Option<u64>) {
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        if let Some(before) = std::mem::replace(&mut entry.alarm_ms, at_ms) {
+            self.node_alarms.remove(&(before, name.to_owned()));
+        }
+        self.node_alarms.extend(at_ms.map(|at_ms| (at_ms, name.to_owned())));
+    }
+}

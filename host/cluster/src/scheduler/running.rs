@@ -1,0 +1,225 @@
+//! Pods that have a node: what was assumed is confirmed, and what others did is booked.
+
+use partita_core::{
+    model::{Cut, GpuAsk, NodeId, PodId, PodSpec},
+    state::{Event, Grant, Use},
+};
+
+use super::{
+    Scheduler,
+    pods::{PodEntry, Stage},
+};
+use crate::{
+    grant,
+    objects::full_name,
+    translate::{self, Scene, keys},
+};
+
+/// Stands for a disruption budget that allows nothing: pods count in it for a while after they could not be evicted, so that others are
+/// looked for. Announced to the core once.
+pub(super) const REFUSED: &str = "could not be evicted";
+/// How long that is, milliseconds.
+const REFUSED_MS: u64 = 10_000;
+
+impl Scheduler {
+    /// Looks anew at a pod that the API server says has a node.
+    pub(super) fn refresh_bound(&mut self, name: &str) {
+        let Some(entry) = self.pods.get(name) else { return };
+        match &entry.stage {
+            Stage::Assumed(_) if self.is_as_assumed(name) => self.confirm(name),
+            Stage::Runs => self.refresh_running(name),
+            _ => self.adopt(name),
+        }
+        self.note_stop(name);
+    }
+
+    fn note_stop(&mut self, name: &str) {
+        if let Some(id) = self.pods.get(name).filter(|entry| entry.is_stopping()).and_then(|entry| entry.id) {
+            self.apply(Event::PodStops(id));
+        }
+    }
+
+    /// Whether a pod that was on its way got there, with what it was given: another may have bound it, or a former leader's binding landed
+    /// late.
+    fn is_as_assumed(&self, name: &str) -> bool {
+        let Some(entry) = self.pods.get(name) else { return false };
+        let (Some(flight), Some(_)) = (entry.flight(), entry.id) else { return false };
+        let node = self.nodes.get(&flight.node).and_then(|node| node.id);
+        flight.node == entry.object.spec.value.node_name
+            && node.is_some_and(|node| self.written_grant(name, node).unwrap_or_default() == flight.grant)
+    }
+
+    /// What was assumed is so.
+    fn confirm(&mut self, name: &str) {
+        let now_ms = self.now_ms;
+        let Some(entry) = self.pods.get_mut(name) else { return };
+        self.metrics.bound(now_ms.saturating_sub(entry.since_ms));
+        (entry.trouble, entry.returned) = (None, 0);
+        if let (Some(id), Some(flight)) = (entry.id, entry.flight()) {
+            self.handshakes.forget(&flight.node, id);
+        }
+        self.reasons.forget(name);
+        self.enter(name, Stage::Runs);
+        self.refresh_running(name);
+    }
+
+    /// A pod that runs changed: its labels, what may be done to it, or after a resize its amounts.
+    fn refresh_running(&mut self, name: &str) {
+        let Some(entry) = self.pods.get(name) else { return };
+        let spec = self.running_spec(entry);
+        let (Some(id), Some(known)) = (entry.id, &entry.spec) else { return self.adopt(name) };
+        if (known.demand.cpu_milli, known.demand.memory_mib) != (spec.demand.cpu_milli, spec.demand.memory_mib) {
+            return self.adopt(name);
+        }
+        let (labels, terms) = (known.labels != spec.labels, known.terms != spec.terms);
+        if let Some(known) = self.pods.get_mut(name).and_then(|entry| entry.spec.as_mut()) {
+            known.labels.clone_from(&spec.labels);
+            known.terms.clone_from(&spec.terms);
+        }
+        if labels {
+            self.apply(Event::PodRelabelled(id, spec.labels));
+        }
+        if terms {
+            self.apply(Event::PodTerms(id, spec.terms));
+        }
+    }
+
+    /// What the core is told of a pod that runs: all of it that is understood.
+    fn running_spec(&self, entry: &PodEntry) -> PodSpec {
+        let scene = Scene { storage: &self.storage, budgets: &self.budgets, taken: &|_, _| None };
+        let (mut spec, odd) = translate::running(&entry.object, &scene);
+        for refusal in odd {
+            tracing::debug!(pod = full_name(&entry.object.metadata), "runs, though {refusal}");
+        }
+        if entry.refused_to_stop {
+            spec.terms.budgets.push(REFUSED.to_owned());
+            spec.terms.budgets.sort_unstable();
+        }
+        spec
+    }
+
+    /// A pod could not be evicted: for a while others are looked for.
+    pub(super) fn may_not_stop(&mut self, name: &str) {
+        let Some(entry) = self.pods.get_mut(name).filter(|entry| entry.stage == Stage::Runs) else { return };
+        entry.refused_to_stop = true;
+        self.set_alarm(name, Some(self.now_ms + REFUSED_MS));
+        self.refresh_running(name);
+    }
+
+    pub(super) fn may_stop(&mut self, name: &str) {
+        let Some(entry) = self.pods.get_mut(name) else { return };
+        entry.refused_to_stop = false;
+        self.refresh_running(name);
+    }
+
+    /// Books a pod where the API server says it is, with as much of its GPUs as is known, whatever was thought of it before.
+    fn adopt(&mut self, name: &str) {
+        self.unbook(name);
+        let Some(entry) = self.pods.get_mut(name) else { return };
+        (entry.trouble, entry.returned, entry.refused_to_stop) = (None, 0, false);
+        self.reasons.forget(name);
+        let Some(entry) = self.pods.get(name) else { return };
+        let Some(node) = self.nodes.get(&entry.object.spec.value.node_name).and_then(|node| node.id) else {
+            self.enter(name, Stage::Homeless);
+            return;
+        };
+        let spec = self.running_spec(entry);
+        let given = self.grant_of(name, node, &spec);
+        self.book(name, spec, node, given);
+        self.enter(name, Stage::Runs);
+        self.note_stop(name);
+    }
+
+    /// Books those who run on a node anew of whom the core has something else than they use: GPUs that were not there for a while took their
+    /// users out of the core's books. What pods' bindings say matters only where `changed` says that the GPUs are others than before.
+    pub(super) fn readopt(&mut self, node_name: &str, changed: bool) {
+        let Some(node) = self.nodes.get(node_name).and_then(|node| node.id) else { return };
+        for name in self.bound_on(node_name) {
+            let Some(entry) = self.pods.get(&name).filter(|entry| entry.stage == Stage::Runs) else { continue };
+            let Some(ask) = entry.spec.as_ref().map(|spec| &spec.demand.gpu) else { continue };
+            let has = entry.id.and_then(|id| self.planner.cluster().runs_on(id)).map(|(_, grant)| grant);
+            let uses = match self.written_grant(&name, node) {
+                Some(grant) => Some(grant).filter(|_| changed),
+                None => self.seen_grant(&name, node_name, ask),
+            };
+            let lacks = changed && matches!(ask, GpuAsk::Share { .. }) && has.is_none_or(|has| has.0.is_empty());
+            if lacks || uses.is_some_and(|uses| has != Some(&uses)) {
+                self.adopt(&name);
+            }
+        }
+    }
+
+    /// Pods that run on a node: first those of whom it is written what they use of its GPUs, so that nobody of whom that has to be guessed
+    /// takes it from them.
+    pub(super) fn bound_on(&self, node: &str) -> Vec<String> {
+        let mut names: Vec<String> = self.bound.get(node).into_iter().flatten().cloned().collect();
+        let says = |name: &String| self.pods[name].object.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(keys::GRANT));
+        names.sort_by_key(|name| !says(name));
+        names
+    }
+
+    /// The same for those who may be bound there at any moment.
+    pub(super) fn rebook_flights(&mut self, node_name: &str) {
+        let Some(node) = self.nodes.get(node_name).and_then(|node| node.id) else { return };
+        for name in self.flights.get(node_name).into_iter().flatten().cloned().collect::<Vec<_>>() {
+            let Some(entry) = self.pods.get(&name) else { continue };
+            let (Some(flight), Some(spec)) = (entry.flight().filter(|flight| flight.step.is_committed()), &entry.spec) else { continue };
+            let has = entry.id.and_then(|id| self.planner.cluster().runs_on(id)).map(|(_, grant)| grant);
+            if has != Some(&flight.grant) {
+                let (spec, grant) = (spec.clone(), flight.grant.clone());
+                self.unbook(&name);
+                self.book(&name, spec, node, grant);
+            }
+        }
+    }
+
+    /// Tells the core of a pod that is on a node; without its GPUs if they cannot be as they were said to be.
+    pub(super) fn book(&mut self, name: &str, spec: PodSpec, node: NodeId, given: Grant) {
+        let id = PodId(self.pod_ids.take());
+        let told = self.apply(Event::PodRuns(id, spec.clone(), node, given))
+            || self.apply(Event::PodRuns(id, spec.clone(), node, Grant::default()));
+        if told {
+            self.pod_names.insert(id, name.to_owned());
+        } else {
+            self.pod_ids.give_back(id.0);
+        }
+        let whole = matches!(spec.demand.gpu, GpuAsk::Share { .. });
+        if whole && self.planner.cluster().runs_on(id).is_some_and(|(_, grant)| grant.0.is_empty()) {
+            self.short.entry(self.node_names[&node].clone()).or_default().insert(name.to_owned());
+        }
+        if let Some(entry) = self.pods.get_mut(name) {
+            (entry.id, entry.spec) = (told.then_some(id), Some(spec));
+        }
+    }
+
+    /// What the binding of a pod says that it uses of GPUs; none if it says nothing that can be believed.
+    fn written_grant(&self, name: &str, node: NodeId) -> Option<Grant> {
+        let known = self.planner.cluster().node(node)?;
+        let text = self.pods.get(name)?.object.metadata.annotations.as_ref()?.get(keys::GRANT)?;
+        let read = grant::parse(text, &grant::row_of(&known.spec, self.planner.cluster().models()));
+        read.inspect_err(|error| tracing::warn!(pod = name, "the annotation {} is not believed: {error}", keys::GRANT)).ok()
+    }
+
+    /// The whole GPUs that the node's agent saw a pod use.
+    fn seen_grant(&self, name: &str, node: &str, ask: &GpuAsk) -> Option<Grant> {
+        let GpuAsk::Share { count, milli } = *ask else { return None };
+        let gpus = &self.nodes.get(node)?.gpus.as_ref()?.status.value.gpus;
+        let used = gpus.iter().filter(|gpu| gpu.cut == Cut::Shares && gpu.users.iter().any(|user| user == name));
+        let mut parts: Vec<(u8, Use)> = used.map(|gpu| (gpu.index, Use::Share(milli))).collect();
+        parts.sort_unstable();
+        (parts.len() == count as usize).then_some(Grant(parts))
+    }
+
+    /// What a running pod uses of GPUs: what its binding says, else what its node's agent saw; for whole GPUs of which nothing is said, the
+    /// first that are free, since which they are is the kubelet's choice.
+    fn grant_of(&self, name: &str, node: NodeId, spec: &PodSpec) -> Grant {
+        let Some(known) = self.planner.cluster().node(node) else { return Grant::default() };
+        if let Some(grant) = self.written_grant(name, node).or_else(|| self.seen_grant(name, &known.spec.name, &spec.demand.gpu)) {
+            return grant;
+        }
+        let GpuAsk::Share { count, milli } = spec.demand.gpu else { return Grant::default() };
+        let free = (0u8..).zip(&known.room.gpus).filter(|(_, gpu)| gpu.share_free() >= milli);
+        let parts: Vec<(u8, Use)> = free.map(|(index, _)| (index, Use::Share(milli))).take(count as usize).collect();
+        if parts.len() == count as usize { Grant(parts) } else { Grant::default() }
+    }
+}
