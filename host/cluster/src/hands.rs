@@ -40,8 +40,8 @@ const CALLS_MAX: usize = 256;
 const WORDS_MAX: usize = 16;
 /// Words that wait to be said at most; beyond it they are left unsaid, since the next ones say more.
 const UNSAID_MAX: usize = 4_096;
-/// How long a call may take.
-const CALL: Duration = Duration::from_secs(10);
+/// How long a call may take: a third of the usual lease, so that one that was begun before the fence closed ends before another can lead.
+const CALL: Duration = Duration::from_secs(5);
 /// How often a call without an answer is tried.
 const TRIES: u32 = 4;
 /// Our name as a writer of fields.
@@ -90,14 +90,14 @@ impl Hands {
         tokio::spawn(async move {
             let says = matches!(effect, Effect::Explain { .. } | Effect::Nominate { .. });
             let limit = if says { &hands.words } else { &hands.calls };
-            let Ok(_permit) = limit.acquire().await else { return };
+            let Ok(permit) = limit.acquire().await else { return };
             let started = std::time::Instant::now();
             let kind = kind(&effect);
             let (done, note) = hands.act(effect).await;
             hands.metrics.called(kind, started.elapsed().as_secs_f64());
             // The scheduler is gone: so is whoever would want to know.
             let told = inbox.send(done.into()).await;
-            drop(_permit);
+            drop(permit);
             if let (Ok(()), Some(note)) = (told, note) {
                 hands.note(note).await;
             }
@@ -215,9 +215,9 @@ impl Hands {
         let how = PostParams::default();
         let evicted = self.call(|| {
             let call = pods.create_subresource::<Value, Value>("eviction", &pod.name, &how, &eviction);
-            // 429 is not too many requests here, but a disruption budget.
+            // 429 is a disruption budget here, unless the API server is busy.
             let blocked = |answer| match answer {
-                Err(kube::Error::Api(error)) if error.code == 429 => Ok(Some(error.message.clone())),
+                Err(kube::Error::Api(error)) if is_budget(&error) => Ok(Some(error.message.clone())),
                 other => other.map(|_: Value| None),
             };
             call.map(blocked).boxed()
@@ -313,6 +313,13 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Nominate { .. } => "nominate",
         Effect::Explain { .. } => "explain",
     }
+}
+
+/// Whether an eviction was refused by a disruption budget, or because the pod has several.
+fn is_budget(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let blocked = status.code == 429 && causes.into_iter().any(|cause| cause.reason == "DisruptionBudget");
+    blocked || (status.code == 500 && status.message.contains("more than one PodDisruptionBudget"))
 }
 
 /// What an error says of what was done.

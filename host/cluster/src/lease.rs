@@ -118,7 +118,7 @@ impl Candidate {
             // The holder's duration may be longer than ours.
             let theirs = spec
                 .and_then(|spec| spec.lease_duration_seconds)
-                .map_or(self.duration, |seconds| Duration::from_secs(seconds.max(0) as u64));
+                .map_or(self.duration, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
             if now.duration_since(since) < theirs.max(self.duration) {
                 return Step::Wait;
             }
@@ -189,15 +189,12 @@ async fn turn(leases: &Api<Lease>, config: &Config, candidate: &mut Candidate) -
     let lease = leases.get_opt(&config.name).await?;
     let Step::Write(spec) = candidate.step(lease.as_ref(), Instant::now()) else { return Ok(None) };
     let held = i64::from(spec.lease_transitions.unwrap_or(0));
-    let written = match lease {
-        Some(mut lease) => {
-            lease.spec = Some(spec);
-            leases.replace(&config.name, &PostParams::default(), &lease).await
-        }
-        None => {
-            let metadata = ObjectMeta { name: Some(config.name.clone()), ..ObjectMeta::default() };
-            leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await
-        }
+    let written = if let Some(mut lease) = lease {
+        lease.spec = Some(spec);
+        leases.replace(&config.name, &PostParams::default(), &lease).await
+    } else {
+        let metadata = ObjectMeta { name: Some(config.name.clone()), ..ObjectMeta::default() };
+        leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await
     };
     match written {
         Ok(_) => Ok(Some(held)),

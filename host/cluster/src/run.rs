@@ -28,7 +28,7 @@ const EVENTS_PER_ROUND: usize = 1_024;
 /// The loop turns at least this often, so that a stuck one can be told from an idle one.
 const BEAT: Duration = Duration::from_secs(1);
 /// A loop that has not turned for so long is stuck: a round takes milliseconds, and a policy that hangs is stopped after a second.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 
 /// What comes to the loop.
 #[derive(Debug)]
@@ -135,7 +135,8 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> End {
     let (sender, mut inbox) = mpsc::channel::<Message>(INBOX_MAX);
-    let health = watches::start(&client, &sender);
+    // They end with this function.
+    let (health, _watches) = watches::start(&client, &sender);
     *shared.health.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
     let (fence, mut term) = run_for_lease(&client, options, &stop);
     let hands = Hands::new(client, fence, &options.identity, shared.metrics.clone());

@@ -22,7 +22,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::Sender;
+use tokio::{sync::mpsc::Sender, task::JoinSet};
 
 use crate::objects::{Budget, Claim, GpuNode, Namespace, Node, NodeDrivers, PersistentVolume, Pod, StorageClass, full_name};
 
@@ -80,8 +80,9 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Starts all watches. They end when `inbox` is closed.
-pub fn start<T: From<Seen> + Send + 'static>(client: &Client, inbox: &Sender<T>) -> Arc<Health> {
+/// Starts all watches. They end when the tasks are dropped, or when `inbox` is closed.
+pub fn start<T: From<Seen> + Send + 'static>(client: &Client, inbox: &Sender<T>) -> (Arc<Health>, JoinSet<()>) {
+    let mut tasks = JoinSet::new();
     let health = Arc::new(Health::default());
     let left = Arc::new(AtomicUsize::new(KINDS));
     macro_rules! watch {
@@ -90,7 +91,7 @@ pub fn start<T: From<Seen> + Send + 'static>(client: &Client, inbox: &Sender<T>)
                 let kind = <$kind as Resource>::kind(&()).into_owned();
                 lock(&health.missing).insert(kind.clone());
                 let watch = Watch { kind, left: left.clone(), health: health.clone(), inbox: inbox.clone() };
-                tokio::spawn(watch.run(Api::<$kind>::all(client.clone()), |name, object| Seen::$variant(name, object.map(Box::new))));
+                tasks.spawn(watch.run(Api::<$kind>::all(client.clone()), |name, object| Seen::$variant(name, object.map(Box::new))));
             )*
         };
     }
@@ -105,7 +106,7 @@ pub fn start<T: From<Seen> + Send + 'static>(client: &Client, inbox: &Sender<T>)
         Class: StorageClass,
         Drivers: NodeDrivers
     );
-    health
+    (health, tasks)
 }
 
 struct Watch<T> {
@@ -122,6 +123,10 @@ impl<T: From<Seen> + Send + 'static> Watch<T> {
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + 'static,
     {
         let mut config = watcher::Config::default().streaming_lists();
+        if self.kind == "Pod" {
+            // Who ended uses nothing; one that ends is told of as gone.
+            config = config.fields("status.phase!=Succeeded,status.phase!=Failed");
+        }
         let begin = |config: &watcher::Config| Box::pin(watcher::watcher(api.clone(), config.clone()).default_backoff().into_stream());
         let mut events = begin(&config);
         let mut names: BTreeSet<String> = BTreeSet::new();

@@ -27,7 +27,7 @@ const NAME_MAX: usize = 253;
 
 /// What there is to show.
 pub trait Source: Send + Sync + 'static {
-    /// All metrics, in the Prometheus (OpenMetrics) text format.
+    /// All metrics, in the Prometheus (`OpenMetrics`) text format.
     fn metrics(&self) -> String;
     /// Whether the loop turns.
     ///
@@ -84,11 +84,9 @@ fn health(state: Result<(), String>, bad: StatusCode) -> Response {
 
 async fn explain(State(source): State<Arc<dyn Source>>, Path((namespace, pod)): Path<(String, String)>) -> Response {
     let known = if namespace.len() > NAME_MAX || pod.len() > NAME_MAX { None } else { source.explain(&namespace, &pod) };
-    match known {
-        Some(answer) => Json(answer).into_response(),
-        None => {
-            let error = "partita does not know this pod; is its schedulerName partita, and does it wait or run?";
-            (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
-        }
+    if let Some(answer) = known {
+        return Json(answer).into_response();
     }
+    let error = "partita does not know this pod; is its schedulerName partita, and does it wait or run?";
+    (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
 }

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-core", &[]),
     ("partita-sdk", &[]),
     ("partita-web", &[]),
-    ("partita-bench", &["partita-core", "partita-hostile", "partita-policy", "partita-sim"]),
+    ("partita-bench", &["partita-cluster", "partita-core", "partita-hostile", "partita-kube", "partita-policy", "partita-sim"]),
     ("partita-cluster", &["partita-core", "partita-kube"]),
     ("partita-hostile", &["partita-policy"]),
     ("partita-repository", &[]),
