@@ -11,7 +11,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use partita_cluster::{
     ControlPlane, NodeShape, Options, Program,
@@ -146,17 +146,20 @@ impl Stage {
         merge(&mut all, allocatable);
         let mut own = json!({ "kubernetes.io/hostname": name });
         merge(&mut own, labels);
+        // With its status from the start: KWOK gives a node that has none what it likes.
         let object: Node = serde_json::from_value(json!({
-            "metadata": { "name": name, "labels": own, "annotations": { "kwok.x-k8s.io/node": "fake" } }, "spec": spec,
+            "metadata": { "name": name, "labels": own, "annotations": { "kwok.x-k8s.io/node": "fake" } },
+            "spec": spec,
+            "status": {
+                "allocatable": all,
+                "capacity": all,
+                "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "Test", "message": "", "lastHeartbeatTime": null, "lastTransitionTime": null,
+                }],
+            },
         }))
         .unwrap();
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        nodes.create(&PostParams::default(), &object).await.unwrap();
-        let status = json!({ "status": {
-            "allocatable": all, "capacity": all,
-            "conditions": [{ "type": "Ready", "status": "True", "reason": "Test", "message": "", "lastHeartbeatTime": null, "lastTransitionTime": null }],
-        }});
-        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        Api::all(self.client.clone()).create(&PostParams::default(), &object).await.unwrap();
     }
 
     /// A pod of ours: `spec` is laid over one container that asks for little.
