@@ -160,6 +160,7 @@ impl Gpu {
                     let user = user(&one.uuid).map(|user| format!(", which {user} uses")).unwrap_or_default();
                     format!("{part} cannot be made: it overlaps {}{user}", one.part)
                 }
+                (NotALayout::NoSuchPlacement(_), _) => format!("{part} cannot be made: such a partition cannot start there"),
                 _ => format!("{part} cannot be made: {error}"),
             }
         })

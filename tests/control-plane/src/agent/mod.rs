@@ -61,7 +61,7 @@ impl Agents {
 
     /// Waits until the agents of so many nodes have reported.
     pub async fn ready(&self, nodes: usize) {
-        while self.shared.state().nodes.values().filter(|node| node.said.status.is_some()).count() < nodes {
+        while self.shared.state().nodes.values().filter(|node| node.said.arrived).count() < nodes {
             tokio::time::sleep(ASKED_EVERY).await;
         }
     }

@@ -20,6 +20,8 @@ const DRIVER: &str = "simulated";
 pub(super) struct Said {
     pub(super) status: Option<GpuNodeStatus>,
     pub(super) counts: Option<BTreeMap<String, u32>>,
+    /// The API server has a report.
+    pub(super) arrived: bool,
     /// Partitions of which it said that they are ready, by UUID of the GPU.
     ready: BTreeSet<(String, Part)>,
     since: Option<Time>,

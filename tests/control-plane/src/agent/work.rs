@@ -7,16 +7,21 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::{
+    api::core::v1::{Node, Pod},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
+    core::Status,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event},
     },
 };
 use partita_kube::crd::{GpuNode, GpuNodeSpec};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -168,9 +173,8 @@ impl Shared {
             }
             while let Err(error) = self.turn(&name).await {
                 if let kube::Error::Api(status) = &error
-                    && matches!(status.code, 400..=403 | 405..=408 | 410..=428)
+                    && is_refusal(status)
                 {
-                    // It would be refused again.
                     self.state().refusals.push((name.clone(), status.message.clone()));
                     break;
                 }
@@ -195,8 +199,7 @@ impl Shared {
         }
         let owner = self.state().nodes.get(name).filter(|node| !node.has_object).map(|node| node.owner.clone());
         if let Some(owner) = owner {
-            let object = json!({ "metadata": { "name": name, "ownerReferences": [owner] }, "spec": {} });
-            let object = self.apply::<GpuNode>(name, object, false).await?;
+            let object = self.object(name, owner).await?;
             let mut state = self.state();
             state.meet(name, &object);
             state.see_object(name, Some(&object));
@@ -214,10 +217,13 @@ impl Shared {
         if let Some(counts) = news.counts {
             let counts: BTreeMap<String, String> = counts.into_iter().map(|(name, count)| (name, count.to_string())).collect();
             let status = json!({ "capacity": counts, "allocatable": counts });
-            self.apply::<Node>(name, json!({ "metadata": { "name": name }, "status": status }), true).await?;
+            self.apply::<Node>(name, status).await?;
         }
         if let Some(status) = news.status {
-            self.apply::<GpuNode>(name, json!({ "metadata": { "name": name }, "status": status }), true).await?;
+            self.apply::<GpuNode>(name, json!(status)).await?;
+            if let Some(node) = self.state().nodes.get_mut(name) {
+                node.said.arrived = true;
+            }
         }
         Ok(())
     }
@@ -241,20 +247,35 @@ impl Shared {
         self.state().done(name, spec);
     }
 
-    /// Writes an object, or its status, as ours alone.
-    async fn apply<K>(&self, name: &str, mut object: Value, status: bool) -> Result<K, kube::Error>
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
-            + serde::de::DeserializeOwned
-            + Clone
-            + std::fmt::Debug,
-    {
-        object["apiVersion"] = K::api_version(&()).into();
-        object["kind"] = K::kind(&()).into();
-        let all: Api<K> = Api::all(self.client.clone());
-        let how = PatchParams::apply(MANAGER).force();
-        let patch = Patch::Apply(object);
+    /// The object of a node, made if it is not there.
+    async fn object(&self, name: &str, owner: OwnerReference) -> Result<GpuNode, kube::Error> {
+        let all: Api<GpuNode> = Api::all(self.client.clone());
+        let mut object = GpuNode::new(name, GpuNodeSpec::default());
+        object.metadata.owner_references = Some(vec![owner.clone()]);
         let _permit = self.calls.acquire().await;
-        if status { all.patch_status(name, &how, &patch).await } else { all.patch(name, &how, &patch).await }
+        match all.create(&PostParams::default(), &object).await {
+            // Of an earlier agent, or of an earlier node of that name.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
+                all.patch(name, &PatchParams::default(), &patch).await
+            }
+            other => other,
+        }
     }
+
+    /// Writes the status of an object, as ours alone.
+    async fn apply<K>(&self, name: &str, status: Value) -> Result<(), kube::Error>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope> + DeserializeOwned,
+    {
+        let all: Api<K> = Api::all(self.client.clone());
+        let object = json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": { "name": name }, "status": status });
+        let _permit = self.calls.acquire().await;
+        all.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await.map(drop)
+    }
+}
+
+/// Whether the API server would refuse it again. Two entries of one key it calls an internal error.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code, 400..=403 | 405..=408 | 410..=428) || status.message.starts_with("failed to create typed patch object")
 }
