@@ -262,7 +262,7 @@ impl Chaos {
         if world.server.gpu_nodes.contains_key(name) {
             world.server.remove_gpu_node(name);
         } else {
-            world.agents[name].enrol(&mut world.server);
+            world.agents.get_mut(name).unwrap().enrol(&mut world.server);
         }
     }
 
@@ -399,4 +399,22 @@ proptest! {
         }
         chaos.calm();
     }
+}
+
+#[test]
+fn debug() {
+    use Step::*;
+    #[allow(unused_imports)]
+    use Fate::{Late, Lost, Dropped, Silent, Refused, Conflict, Fenced};
+    let done = Fate::Done;
+    let steps = [
+    Create(8, 0), Create(1, 0), Create(8, 0), Create(8, 0), Create(2, 0), Create(0, 0), Deliver(0, 1), Deliver(0, 3), Node(0), Relist(2), Execute(0, done), Deliver(0, 2), Create(8, 0), Relist(2), Create(5, 0), Create(0, 0), Turn(0),
+    ];
+    let mut chaos = Chaos::new(false, 0);
+    for step in &steps {
+        println!("== {step:?}");
+        chaos.step(step);
+    }
+    println!("== calm");
+    chaos.calm();
 }

@@ -69,7 +69,7 @@ impl World {
         };
         for (name, models) in nodes {
             world.server.put_node(make::node(name));
-            let agent = Agent::new(name, models);
+            let mut agent = Agent::new(name, models);
             agent.enrol(&mut world.server);
             world.agents.insert((*name).to_owned(), agent);
         }
@@ -149,6 +149,11 @@ impl World {
     pub(super) fn turn(&mut self) -> bool {
         let wishes = self.brain.turn(self.now_ms, &mut [&mut Zeros]);
         let any = !wishes.is_empty();
+        if std::env::var("TALK").is_ok() {
+            for wish in &wishes {
+                println!("{} {wish:?}", self.now_ms);
+            }
+        }
         self.history.extend(wishes.iter().cloned());
         self.wishes.extend(wishes);
         any
