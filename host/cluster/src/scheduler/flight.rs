@@ -22,7 +22,7 @@ pub(super) const ANSWER_MS: u64 = 120_000;
 const VOLUMES_MS: u64 = 600_000;
 /// How long nobody knows whether a pod was bound before it is tried again, milliseconds; doubled each time.
 const DOUBT_MS: u64 = 4_000;
-/// How often it is tried again before the place is given to others.
+/// How often nobody may know before the place is given to others, after the longest of these times.
 const DOUBTS_MAX: u32 = 3;
 
 /// A pod on its way to a node.
@@ -152,7 +152,8 @@ impl Scheduler {
             Step::Chooses => self.give_back(name, "the API server did not say what became of its volumes"),
             Step::Volumes => self.give_back(name, &format!("its volumes were not bound within {} s", VOLUMES_MS / 1000)),
             Step::Binds => self.doubt(name, "the API server did not say what became of its binding"),
-            Step::Doubts => self.bind(name),
+            Step::Doubts if flight.doubts < DOUBTS_MAX => self.bind(name),
+            Step::Doubts => self.give_back(name, "the API server did not say what became of its binding"),
             Step::Makes | Step::Bound => {}
         }
     }
@@ -227,7 +228,8 @@ impl Scheduler {
             return;
         }
         flight.doubts += 1;
-        if flight.doubts > DOUBTS_MAX { self.give_back(name, why) } else { self.step(name, Step::Doubts) }
+        tracing::info!(pod = name, "may be bound or not: {why}");
+        self.step(name, Step::Doubts);
     }
 }
 

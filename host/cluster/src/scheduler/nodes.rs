@@ -72,15 +72,18 @@ impl Scheduler {
 
     pub(super) fn see_gpus(&mut self, name: &str, object: Option<GpuNode>) {
         let entry = self.nodes.entry(name.to_owned()).or_default();
+        let before = entry.agent_uid();
         entry.report = object.as_ref().map(Report::of).unwrap_or_default();
         entry.gpus = object;
-        match entry.generation() {
-            Some(generation) => self.handshakes.found(name, generation),
-            None => {
-                for pod in self.handshakes.gone(name) {
-                    self.fail_flight(pod, &format!("node {name} has no agent any more: its GpuNode is gone"));
-                }
+        let (uid, generation) = (entry.agent_uid(), entry.generation());
+        if before.is_some() && uid != before {
+            // What was written or is being written was for that object.
+            for pod in self.handshakes.gone(name) {
+                self.fail_flight(pod, &format!("the GpuNode of node {name} is gone"));
             }
+        }
+        if let Some(generation) = generation {
+            self.handshakes.found(name, generation);
         }
         if self.complete {
             self.refresh_node(name);
@@ -170,7 +173,7 @@ impl Scheduler {
     /// or the node returns. Who may be bound there already is waited for.
     fn lose_node(&mut self, name: &str) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
-        let (id, generation) = (entry.id.take(), entry.generation());
+        let (id, has_agent) = (entry.id.take(), entry.has_agent());
         for pod in self.flights.get(name).into_iter().flatten().cloned().collect::<Vec<_>>() {
             if self.pods[&pod].flight().is_some_and(|flight| flight.step.is_committed()) {
                 self.unbook(&pod);
@@ -184,22 +187,17 @@ impl Scheduler {
                 self.enter(&pod, Stage::Homeless);
             }
         }
-        self.handshakes.gone(name);
-        match generation {
-            // Its agent's object is still there, and with it the number of the last layout.
-            Some(generation) => self.handshakes.found(name, generation),
-            None => self.forget_node(name),
+        // Where its agent's object is still there, layouts that are being written go on being written.
+        if !has_agent {
+            self.handshakes.gone(name);
+            self.set_node_alarm(name, None);
+            self.nodes.remove(name);
         }
         if let Some(id) = id {
             self.apply(Event::NodeRemoved(id));
             self.node_names.remove(&id);
             self.node_ids.give_back(id.0);
         }
-    }
-
-    fn forget_node(&mut self, name: &str) {
-        self.set_node_alarm(name, None);
-        self.nodes.remove(name);
     }
 
     /// What an agent's report means for the pods that wait for it.

@@ -174,7 +174,7 @@ impl Scheduler {
     }
 
     /// What the core is told of a pod.
-    pub(super) fn spec_of(&self, name: &str, pod: &Pod) -> Result<PodSpec, Refusal> {
+    fn spec_of(&self, name: &str, pod: &Pod) -> Result<PodSpec, Refusal> {
         let taken = |namespace: &str, claim: &str| self.user_of(name, namespace, claim);
         translate::pending(pod, &Scene { storage: &self.storage, budgets: &self.budgets, taken: &taken })
     }

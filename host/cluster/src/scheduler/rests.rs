@@ -19,16 +19,21 @@ pub(super) struct Rest {
 }
 
 impl Rest {
+    /// Whether the GPU rests now.
+    pub(super) fn is_on(&self) -> bool {
+        !self.why.is_empty()
+    }
+
     /// When something happens to it.
     fn next_ms(&self) -> u64 {
-        if self.why.is_empty() { self.until_ms.saturating_add(REST_MAX_MS) } else { self.until_ms }
+        if self.is_on() { self.until_ms } else { self.until_ms.saturating_add(REST_MAX_MS) }
     }
 }
 
 impl NodeEntry {
     /// Marks the GPUs that rest, beside those that are unusable as it is.
     pub(super) fn set_aside(&self, spec: &mut NodeSpec) {
-        for (index, rest) in self.rests.iter().filter(|(_, rest)| !rest.why.is_empty()) {
+        for (index, rest) in self.rests.iter().filter(|(_, rest)| rest.is_on()) {
             if let Some(gpu) = spec.gpus.get_mut(usize::from(*index)) {
                 gpu.unusable.get_or_insert_with(|| rest.why.clone());
             }
@@ -43,7 +48,7 @@ impl Scheduler {
         let Some(entry) = self.nodes.get_mut(name) else { return };
         for gpu in gpus {
             let rest = entry.rests.entry(*gpu).or_default();
-            if rest.why.is_empty() {
+            if !rest.is_on() {
                 tracing::warn!(node = name, gpu, "a GPU is set aside for a while: {why}");
                 let until_ms = now_ms + (REST_MS << rest.times.min(20)).min(REST_MAX_MS);
                 *rest = Rest { until_ms, why: why.to_owned(), times: rest.times + 1 };
@@ -57,7 +62,7 @@ impl Scheduler {
     pub(super) fn succeed(&mut self, name: &str, pod: PodId) {
         let Some((_, grant)) = self.planner.cluster().runs_on(pod) else { return };
         let Some(entry) = self.nodes.get_mut(name) else { return };
-        entry.rests.retain(|gpu, rest| !rest.why.is_empty() || grant.0.iter().all(|part| part.0 != *gpu));
+        entry.rests.retain(|gpu, rest| rest.is_on() || grant.0.iter().all(|part| part.0 != *gpu));
         self.plan_rests(name);
     }
 

@@ -14,16 +14,16 @@ use super::{
 };
 use crate::{
     objects::{Claim, NodeDrivers, PersistentVolume, Pod, StorageClass},
-    translate::{self, Prebind},
+    translate::{self, Prebind, Scene},
 };
 
 /// Who has to be looked at because storage changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dirty {
     /// Everybody.
-    all: bool,
+    pub(super) all: bool,
     /// Those who use one of these claims.
-    claims: BTreeSet<String>,
+    pub(super) claims: BTreeSet<String>,
 }
 
 /// What is to be done about a claim that is not bound.
@@ -168,7 +168,13 @@ impl Scheduler {
         let Some(flight) = entry.flight() else { return Ok(Vec::new()) };
         if flight.step == Step::Makes {
             // Somebody else may use by now what only one can.
-            self.spec_of(name, &entry.object).map_err(|refusal| refusal.to_string())?;
+            let ahead = |user: &PodEntry| user.flight().is_none_or(|flight| flight.step > Step::Makes);
+            let taken = |namespace: &str, claim: &str| {
+                let claim = format!("{namespace}/{claim}");
+                self.users_of(name, &claim).find(|(_, user)| ahead(user)).map(|(name, _)| name.clone())
+            };
+            let scene = Scene { storage: &self.storage, budgets: &self.budgets, taken: &taken };
+            translate::pending(&entry.object, &scene).map_err(|refusal| refusal.to_string())?;
         }
         let labels = self.nodes.get(&flight.node).map(NodeEntry::labels).unwrap_or_default();
         let left = translate::choose(&entry.object, &flight.node, &labels, &self.storage);

@@ -221,8 +221,9 @@ impl Agent {
         true
     }
 
-    /// Creates its object, as an agent does that starts.
-    pub(super) fn enrol(&self, server: &mut Server) {
+    /// Creates its object, as an agent does that starts, or whose object is gone. What it was asked before it is asked no longer.
+    pub(super) fn enrol(&mut self, server: &mut Server) {
+        self.wanted = None;
         let mut object = GpuNode::default();
         object.metadata.name = Some(self.node.clone());
         object.status.value = self.status(server);

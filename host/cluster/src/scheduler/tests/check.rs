@@ -104,8 +104,10 @@ pub(super) fn ready(server: &Server, agents: &BTreeMap<String, Agent>, pod: &Pod
     for text in grant.into_iter().flat_map(|text| text.split(',')) {
         let (index, part) = text.split_once(':').unwrap();
         let index: u8 = index.parse().unwrap();
-        let said = status.gpus.iter().find(|gpu| gpu.index == index).unwrap_or_else(|| panic!("{node} reports no GPU {index}"));
         let real = &agent.gpus[usize::from(index)];
+        let said = status.gpus.iter().find(|gpu| gpu.index == index);
+        // Nobody can know in time that a GPU breaks just now.
+        let Some(said) = said.filter(|gpu| gpu.healthy && real.healthy && !real.lost) else { continue };
         let whose = format!("{} is bound to {text} of {node}", full(pod));
         if part.ends_with('m') {
             assert!(said.cut == Cut::Shares && real.cut == Cut::Shares, "{whose}, which is cut otherwise");

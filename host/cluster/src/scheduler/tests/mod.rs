@@ -4,10 +4,14 @@
 
 mod agent;
 mod check;
+mod evictions;
 mod life;
 mod make;
 mod nodes;
+mod random;
+mod reasons;
 mod server;
+mod volumes;
 mod world;
 
 use partita_core::policy::{Candidates, Fault, Partitioner, Reads, Revision, View};

@@ -271,6 +271,31 @@ fn a_partition_that_is_about_to_go_is_given_to_nobody() {
 }
 
 #[test]
+fn a_layout_under_way_is_remembered_while_its_node_is_gone() {
+    let mut world = World::asleep(&[("a", &["A30"])]);
+    world.agent("a").cut(0, &[("2g.12gb", 0), ("2g.12gb", 2)]);
+    world.live();
+    world.start();
+    world.holds = is_layout;
+    world.create([whole("p", 1)]);
+    world.settle();
+    world.server.remove_node("a");
+    world.settle();
+    world.server.vanish("ns/p");
+    world.server.put_node(node("a"));
+    world.create([mig("q", "2g.12gb")]);
+    world.settle();
+    assert_eq!(world.wished(binds("q")), 0, "the partition goes as soon as that layout is written");
+    let wish = world.take_wish(is_layout);
+    let outcome = world.execute(&wish);
+    world.tell(outcome);
+    world.holds = |_| false;
+    world.pass(3);
+    assert_eq!(world.stage("q"), "runs");
+    check::rest(&world);
+}
+
+#[test]
 fn a_partition_that_is_being_destroyed_for_a_pod_is_not_in_its_way() {
     let mut world = World::asleep(&[("a", &["A30"])]);
     world.agent("a").cut(0, &[("2g.12gb", 0), ("2g.12gb", 2)]);
@@ -336,8 +361,9 @@ fn a_gpu_node_that_is_gone_is_not_waited_for_and_not_made_anew() {
     // Its agent comes back, and remembers more than its object.
     world.holds = |_| false;
     world.agent("a").mood = Mood::Works;
-    let agent = world.agents["a"].clone();
+    let mut agent = world.agents["a"].clone();
     agent.enrol(&mut world.server);
+    world.agents.insert("a".into(), agent);
     world.pass(10);
     assert_eq!(world.stage("p"), "runs");
     check::rest(&world);
@@ -406,7 +432,7 @@ fn a_node_may_become_known_before_its_agent_and_after() {
         let mut world = World::new(&[]);
         world.create([whole("p", 1)]);
         world.settle();
-        let agent = Agent::new("a", &["A30"]);
+        let mut agent = Agent::new("a", &["A30"]);
         if agent_first {
             agent.enrol(&mut world.server);
             world.settle();

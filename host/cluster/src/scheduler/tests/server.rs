@@ -164,8 +164,11 @@ impl Server {
         match effect {
             Effect::Bind { pod, node, grant } => self.bind(pod, node, grant.as_deref()),
             Effect::Evict { pod, .. } => self.evict(pod),
-            Effect::Layout { node, spec, .. } => {
+            Effect::Layout { node, uid, spec } => {
                 let Some(known) = self.gpu_nodes.get(node) else { return Outcome::Gone };
+                if known.metadata.uid.as_ref() != Some(uid) {
+                    return Outcome::Conflict("that is another object of the same name".into());
+                }
                 let known = &known.spec.value;
                 if spec.term < known.term || spec.generation < known.generation {
                     return Outcome::Refused("term or generation must not decrease".into());
