@@ -81,6 +81,7 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Starts all watches. They end when the tasks are dropped, or when `inbox` is closed.
+#[must_use]
 pub fn start<T: From<Seen> + Send + 'static>(client: &Client, inbox: &Sender<T>) -> (Arc<Health>, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let health = Arc::new(Health::default());

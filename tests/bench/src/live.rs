@@ -39,7 +39,7 @@ use tokio::{sync::watch, task::JoinHandle};
 /// Pods created at once.
 const CREATORS: usize = 48;
 /// How long one shape may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Pause between two pods whose latency is measured: they come one by one, as people start them.
 const PAUSE: Duration = Duration::from_millis(40);
 
@@ -262,7 +262,7 @@ impl Stage {
         let mut events = pin!(watcher::watcher(lean, watcher::Config::default()));
         let mut took = Vec::with_capacity(size.latencies);
         let began = Instant::now();
-        for number in 0..size.latencies + 1 {
+        for number in 0..=size.latencies {
             let name = format!("pod-{number}");
             let created = Instant::now();
             pods.create(&PostParams::default(), &Self::pod("partita", &name, resources)?).await?;
@@ -285,8 +285,8 @@ impl Stage {
             tokio::time::sleep(PAUSE).await;
         }
         took.sort_by(f64::total_cmp);
-        let at = |part: f64| took[((took.len() - 1) as f64 * part).round() as usize];
-        Ok(Latency { nodes: size.gpu_nodes, pods: size.latencies, p50: at(0.5), p99: at(0.99) })
+        let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+        Ok(Latency { nodes: size.gpu_nodes, pods: size.latencies, p50: at(50), p99: at(99) })
     }
 }
 

@@ -11,22 +11,19 @@ use crate::{
 impl Scheduler {
     pub(super) fn see_budget(&mut self, name: &str, object: Option<Budget>) {
         let Some((namespace, short)) = name.split_once('/') else { return };
-        let same = match object {
-            Some(object) => {
-                let Allowed { pods, odd, .. } = self.budgets.insert(&object);
-                if let Some(odd) = odd {
-                    tracing::warn!(budget = name, "{odd}");
-                }
-                self.allowed.insert(name.to_owned(), pods);
-                let selector = object.spec.value.selector;
-                self.selectors.insert(name.to_owned(), selector.clone()) == Some(selector)
+        let same = if let Some(object) = object {
+            let Allowed { pods, odd, .. } = self.budgets.insert(&object);
+            if let Some(odd) = odd {
+                tracing::warn!(budget = name, "{odd}");
             }
-            None => {
-                self.budgets.remove(namespace, short);
-                self.allowed.remove(name);
-                self.selectors.remove(name);
-                false
-            }
+            self.allowed.insert(name.to_owned(), pods);
+            let selector = object.spec.value.selector;
+            self.selectors.insert(name.to_owned(), selector.clone()) == Some(selector)
+        } else {
+            self.budgets.remove(namespace, short);
+            self.allowed.remove(name);
+            self.selectors.remove(name);
+            false
         };
         if self.complete {
             self.tell_budget(name);

@@ -234,8 +234,8 @@ fn met(needs: &[(u8, Part)], report: &Report, often: Often<'_>) -> Option<Outcom
         if report.has(*gpu, part, often(*gpu, part)) {
             continue;
         }
-        let said = report.parts.get(gpu).into_iter().flatten().filter(|(name, _)| name == part);
-        let failed = said.filter_map(|(_, condition)| if let Condition::Failed(message) = condition { Some(message) } else { None }).next();
+        let mut said = report.parts.get(gpu).into_iter().flatten().filter(|(name, _)| name == part);
+        let failed = said.find_map(|(_, condition)| if let Condition::Failed(message) = condition { Some(message) } else { None });
         if let Some(message) = failed {
             return Some(Outcome::Failed { gpu: *gpu, message: message.clone() });
         }

@@ -173,7 +173,7 @@ impl Scheduler {
             Seen::Node(name, object) => self.see_node(&name, object.map(|object| *object)),
             Seen::GpuNode(name, object) => self.see_gpus(&name, object.map(|object| *object)),
             Seen::Pod(name, object) => self.see_pod(&name, object.map(|object| *object)),
-            Seen::Namespace(name, object) => self.see_namespace(name, object.map(|object| *object)),
+            Seen::Namespace(name, object) => self.see_namespace(&name, object.map(|object| *object)),
             Seen::Budget(name, object) => self.see_budget(&name, object.map(|object| *object)),
             Seen::Claim(name, object) => self.see_claim(&name, object.map(|object| *object)),
             Seen::Volume(name, object) => self.see_volume(&name, object.map(|object| *object)),
@@ -183,8 +183,18 @@ impl Scheduler {
         }
     }
 
-    /// Begins to act, in this term of leadership.
+    /// Begins to act, in this term of leadership or a higher one.
     pub fn lead(&mut self, term: i64) {
+        self.term = Some(term);
+        self.take_up();
+    }
+
+    /// Takes up where the last leader left off. Terms never fall: should the lease have been lost, so that its count began anew, the term goes on
+    /// from the highest that a node was told of.
+    fn take_up(&mut self) {
+        let Some(term) = self.term.filter(|_| self.complete) else { return };
+        let found = self.nodes.values().filter_map(NodeEntry::term).max();
+        let term = found.map_or(term, |found| term.max(found.saturating_add(1)));
         self.term = Some(term);
         self.handshakes = Handshakes::new(term);
         for (name, node) in &self.nodes {
@@ -257,6 +267,7 @@ impl Scheduler {
             return;
         }
         self.complete = true;
+        self.take_up();
         for name in self.namespaces.keys().cloned().collect::<Vec<_>>() {
             self.tell_namespace(&name);
         }
@@ -308,13 +319,13 @@ impl Scheduler {
         }
     }
 
-    fn see_namespace(&mut self, name: String, object: Option<Namespace>) {
+    fn see_namespace(&mut self, name: &str, object: Option<Namespace>) {
         match object {
-            Some(object) => drop(self.namespaces.insert(name.clone(), object)),
-            None => drop(self.namespaces.remove(&name)),
+            Some(object) => drop(self.namespaces.insert(name.to_owned(), object)),
+            None => drop(self.namespaces.remove(name)),
         }
         if self.complete {
-            self.tell_namespace(&name);
+            self.tell_namespace(name);
         }
     }
 

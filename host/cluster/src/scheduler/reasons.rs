@@ -122,6 +122,7 @@ impl Scheduler {
     }
 
     /// Why a pod in the queue waits; nothing if there is a place for it. None if that was not looked up, since enough was told in this turn.
+    #[allow(clippy::option_option, reason = "not looked up, and looked up but nothing in the way, are two things")]
     fn message_of(&self, pod: PodId, round: &mut Round) -> Option<Option<String>> {
         if round.words == 0 {
             return None;
