@@ -112,9 +112,9 @@ fn remove(value: &mut Value, path: &str) -> bool {
     let Some((parent, last)) = path.rsplit_once('/') else { return false };
     match value.pointer_mut(parent) {
         Some(Value::Object(object)) => object.remove(&last.replace("~1", "/").replace("~0", "~")).is_some(),
-        Some(Value::Array(list)) => match last.parse::<usize>() {
-            Ok(row) if row < list.len() => {
-                list.remove(row);
+        Some(Value::Array(rows)) => match last.parse::<usize>() {
+            Ok(row) if row < rows.len() => {
+                rows.remove(row);
                 true
             }
             _ => false,
