@@ -86,7 +86,7 @@ fn words(answer: &Answer) -> String {
         _ => format!("{who} waits, and no scheduler has said why; its schedulerName is {scheduler}: does that scheduler run?"),
     };
     if let Some(node) = &answer.nominated_node {
-        text.push_str(&format!("\n  room is being made for it on node {node}"));
+        text = format!("{text}\n  room is being made for it on node {node}");
     }
     text
 }

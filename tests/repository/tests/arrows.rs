@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-web", &[]),
     ("partita-bench", &["partita-cluster", "partita-core", "partita-hostile", "partita-kube", "partita-policy", "partita-sim"]),
     ("partita-cluster", &["partita-core", "partita-kube"]),
+    ("partita-differential", &["partita-cluster", "partita-core", "partita-kube"]),
     ("partita-hostile", &["partita-policy"]),
     ("partita-repository", &[]),
 ];

@@ -14,7 +14,7 @@ use crate::stage::{Stage, asks, gpu_nodes};
 async fn nonsense_is_told_of_and_hurts_nobody_else() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 1, 2).await;
-    let agents = stage.agents().await;
+    let agents = stage.agents();
     let mut scheduler = stage.scheduler();
     let floor = |memory: &str| json!({ "annotations": { "partita.dev/memory": memory } });
     let part = || asks(&json!({ "partita.dev/gpu": "1" }));
@@ -67,7 +67,7 @@ async fn nonsense_is_told_of_and_hurts_nobody_else() {
 async fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 1, 1).await;
-    let _agents = stage.agents().await;
+    let _agents = stage.agents();
     let scheduler = stage.scheduler_with(&["--dry-run", "-o", "json"], None);
     stage.asking("default", "fits", json!({ "nvidia.com/mig-1g.10gb": "1" })).await;
     stage.asking("default", "large", json!({ "cpu": "1000" })).await;

@@ -35,7 +35,7 @@ async fn all_bound(stage: &Stage, names: &[String]) {
 async fn a_scheduler_that_dies_loses_and_doubles_nothing() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 2, 4).await;
-    let agents = stage.agents().await;
+    let agents = stage.agents();
     for (row, fault) in
         ["layout.before", "layout.after", "bind.before", "bind.after", "bind.before:5", "layout.after", "bind.after:9"].iter().enumerate()
     {
@@ -58,7 +58,7 @@ async fn a_scheduler_that_dies_loses_and_doubles_nothing() {
 async fn an_api_server_that_comes_back_is_followed_again() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 4, 4).await;
-    let agents = stage.agents().await;
+    let agents = stage.agents();
     let mut scheduler = stage.scheduler();
     let mut names = pods(&stage, "before", false).await;
     all_bound(&stage, &names).await;

@@ -9,7 +9,7 @@ use crate::stage::{Stage, asks, gpu_nodes, merge};
 async fn partitions_are_made_before_pods_are_bound_and_reused_after() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 1, 1).await;
-    let agents = stage.agents().await;
+    let agents = stage.agents();
     let _scheduler = stage.scheduler();
     let mig = |profile: &str| json!({ format!("nvidia.com/mig-{profile}"): "1" });
     for name in ["a", "b"] {
@@ -54,7 +54,7 @@ async fn partitions_are_made_before_pods_are_bound_and_reused_after() {
 async fn an_agent_that_fails_or_is_silent_costs_one_gpu_for_a_while() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 1, 2).await;
-    let agents = stage.agents().await;
+    let agents = stage.agents();
     let fails = [("1g.10gb".to_owned(), Failure { times: 1, message: "insufficient resources".into() })].into();
     agents.behave(Behaviour { fails, ..Behaviour::default() });
     let scheduler = stage.scheduler();

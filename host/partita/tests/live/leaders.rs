@@ -14,7 +14,7 @@ async fn holder(stage: &Stage) -> Option<String> {
 async fn a_paused_leader_is_replaced_and_does_nothing_when_it_wakes() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 2, 4).await;
-    let agents = stage.agents().await;
+    let agents = stage.agents();
     let replica = |identity: &str| stage.scheduler_with(&["--identity", identity, "--lease-seconds", "3"], None);
     let mut one = replica("one");
     until("one leads", async || holder(&stage).await.filter(|holder| holder == "one")).await;

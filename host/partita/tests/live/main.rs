@@ -4,6 +4,7 @@
 //! debug build of this program. No test measures time; each waits for a state, and gives up after a while that is long for any machine.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::print_stderr, reason = "the log of a scheduler belongs beside the failure")]
 
 mod bad_input;
 mod faults;

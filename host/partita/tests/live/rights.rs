@@ -26,7 +26,7 @@ async fn the_deployed_account_may_do_its_work_and_no_more() {
     kubectl(&stage, &["apply", "--server-side", "--force-conflicts", "-f", deploy.join("crds").to_str().unwrap()]);
     kubectl(&stage, &["apply", "-f", deploy.join("scheduler.yaml").to_str().unwrap()]);
     gpu_nodes(&stage, "gpu", 1, 1).await;
-    let agents = stage.agents().await;
+    let agents = stage.agents();
     let kubeconfig = stage.cluster.kubeconfig_for(ACCOUNT).await.unwrap();
     let scheduler = stage.scheduler_as(&kubeconfig, &["--identity", "deployed"]);
 

@@ -114,7 +114,7 @@ impl Stage {
     }
 
     /// Agents on all nodes with GPUs.
-    pub(crate) async fn agents(&self) -> Agents {
+    pub(crate) fn agents(&self) -> Agents {
         Agents::start(self.client.clone(), Behaviour::default())
     }
 
