@@ -268,7 +268,7 @@ mod tests {
         let mut b = candidate("b");
         assert_eq!(b.step(Some(&long), now), Step::Wait);
         assert_eq!(b.step(Some(&long), now + Duration::from_secs(59)), Step::Wait);
-        assert!(matches!(b.step(Some(&long), now + Duration::from_secs(60)), Step::Write(_)));
+        assert!(matches!(b.step(Some(&long), now + Duration::from_mins(1)), Step::Write(_)));
         let given_up = lease("10", LeaseSpec { holder_identity: Some(String::new()), ..first });
         assert_eq!(written(candidate("c").step(Some(&given_up), now)).lease_transitions, Some(2));
     }
@@ -277,7 +277,7 @@ mod tests {
     fn a_fence_closes_by_itself() {
         let fence = Fence::closed();
         assert_eq!(fence.check(), None);
-        fence.open_until(Instant::now() + Duration::from_secs(60), 3);
+        fence.open_until(Instant::now() + Duration::from_mins(1), 3);
         assert_eq!(fence.check(), Some(3));
         fence.open_until(Instant::now(), 3);
         assert_eq!(fence.check(), None);

@@ -68,7 +68,7 @@ enum Bench {
     /// The live scheduler beside kube-scheduler, on a real API server and etcd: pods bound a second, and how long one waits for a new
     /// partition. Builds the control plane if it is not built, which takes ten minutes once.
     Live {
-        /// Nodes of the first shape, that of scheduler_perf's SchedulingBasic.
+        /// Nodes of the first shape, that of `scheduler_perf`'s `SchedulingBasic`.
         #[arg(long, default_value_t = 5_000)]
         nodes: usize,
         /// Pods that are there before.

@@ -403,7 +403,7 @@ proptest! {
 
 #[test]
 fn debug() {
-    #[allow(unused_imports)]
+
     use Fate::{Conflict, Dropped, Fenced, Late, Lost, Refused, Silent};
     use Step::*;
     let done = Fate::Done;
