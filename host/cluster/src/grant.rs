@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(parse("9:7g.80gb@0", &row), Err(GrantError::Profile { index: 9, profile: "7g.80gb".into() }));
         assert_eq!(parse("0:9g.99gb@0", &row), Err(GrantError::Profile { index: 0, profile: "9g.99gb".into() }));
         assert!(matches!(parse(&"0:1m,".repeat(LENGTH_MAX), &row), Err(GrantError::Length(_))));
-        assert!(matches!(parse(&["0:1m"; PARTS_MAX + 1].join(","), &row), Err(GrantError::Length(_))));
+        assert!(matches!(parse(&vec!["0:1m"; PARTS_MAX + 1].join(","), &row), Err(GrantError::Length(_))));
         assert!(matches!(print(&Grant(vec![(0, place(7, 0))]), &name), Err(GrantError::Profile { index: 0, .. })));
         assert!(matches!(print(&Grant(vec![(0, place(0, 0))]), &|_, _| Some("a,b".into())), Err(GrantError::Profile { .. })));
         assert!(matches!(print(&Grant(vec![(1, Use::Share(1)), (0, Use::Share(1))]), &name), Err(GrantError::Order(0))));

@@ -155,7 +155,7 @@ pub(super) fn books(world: &World) {
             Stage::Waits => assert!(known.is_some() && !placed, "{name} waits"),
             Stage::Runs => assert!(placed, "{name} runs"),
             Stage::Assumed(flight) => {
-                assert!(placed || brain.nodes.get(&flight.node).is_none_or(|node| node.id.is_none()), "{name} is on its way")
+                assert!(placed || brain.nodes.get(&flight.node).is_none_or(|node| node.id.is_none()), "{name} is on its way");
             }
             Stage::Held(_) | Stage::Homeless | Stage::Returns => assert!(known.is_none(), "{name} is {:?}", entry.stage),
         }

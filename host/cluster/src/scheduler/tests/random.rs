@@ -400,37 +400,3 @@ proptest! {
         chaos.calm();
     }
 }
-
-#[test]
-fn debug() {
-
-    use Fate::{Conflict, Dropped, Fenced, Late, Lost, Refused, Silent};
-    use Step::*;
-    let done = Fate::Done;
-    let steps = [
-        Create(8, 0),
-        Create(1, 0),
-        Create(8, 0),
-        Create(8, 0),
-        Create(2, 0),
-        Create(0, 0),
-        Deliver(0, 1),
-        Deliver(0, 3),
-        Node(0),
-        Relist(2),
-        Execute(0, done),
-        Deliver(0, 2),
-        Create(8, 0),
-        Relist(2),
-        Create(5, 0),
-        Create(0, 0),
-        Turn(0),
-    ];
-    let mut chaos = Chaos::new(false, 0);
-    for step in &steps {
-        println!("== {step:?}");
-        chaos.step(step);
-    }
-    println!("== calm");
-    chaos.calm();
-}
