@@ -140,6 +140,9 @@ impl Scheduler {
     }
 
     fn lose_pod(&mut self, name: &str) {
+        if let Some(id) = self.pods.get(name).and_then(|entry| entry.id) {
+            self.stays.remove(&id);
+        }
         self.leave(name);
         self.enter(name, Stage::Held(String::new()));
         self.note_claims(name, false);
@@ -233,6 +236,7 @@ impl Scheduler {
     pub(super) fn unbook(&mut self, name: &str) {
         let Some(entry) = self.pods.get_mut(name) else { return };
         let Some(id) = entry.id.take() else { return };
+        let stopping = entry.is_stopping();
         if let Some(flight) = entry.flight() {
             self.handshakes.forget(&flight.node, id);
         }
@@ -244,7 +248,10 @@ impl Scheduler {
                 self.short.remove(&node);
             }
         }
-        self.stays.remove(&id);
+        // Its eviction may still fail, and then nobody would tell what its disruption budgets allow.
+        if self.stays.remove(&id).is_some() && !stopping {
+            self.apply(Event::PodStays(id));
+        }
         self.apply(Event::PodRemoved(id));
         self.pod_names.remove(&id);
         self.pod_ids.give_back(id.0);

@@ -124,7 +124,8 @@ impl Agent {
         let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|gpu| !gpu.lost) else { return false };
         // What exists and shall not, and nobody uses: two steps.
         let all: Vec<&DesiredPartition> = wanted.partitions.iter().filter(|_| wanted.cut != Cut::Shares).collect();
-        let unwanted = |real: &Real| gpu.cut != wanted.cut || !all.iter().any(|one| real.is(one));
+        let unwanted =
+            |real: &Real| gpu.cut != wanted.cut || real.state == PartitionState::Destroying || !all.iter().any(|one| real.is(one));
         if let Some(row) = gpu.parts.iter().position(|real| real.exists() && unwanted(real)) {
             assert!(
                 !held.contains(&gpu.parts[row].part()),

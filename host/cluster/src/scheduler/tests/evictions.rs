@@ -156,6 +156,27 @@ fn budgets_hold() {
 }
 
 #[test]
+fn an_eviction_that_comes_to_nothing_costs_its_budget_nothing() {
+    let mut world = full();
+    world.server.put_budget(budget("one", "app", "low", 1));
+    world.settle();
+    world.holds = is_eviction;
+    world.create([urgent(cores("high", 10), 10)]);
+    world.settle();
+    // The node is gone for a moment, and with it the pod from the books.
+    let node = world.server.nodes["a"].clone();
+    world.server.remove_node("a");
+    world.settle();
+    let wish = world.take_wish(is_eviction);
+    world.tell(done(&wish, Outcome::Refused("a webhook".into())));
+    world.server.put_node(node);
+    world.holds = |_| false;
+    world.pass(3);
+    world.reap();
+    assert_eq!((world.wished(is_eviction), world.stage("high")), (2, "runs"));
+}
+
+#[test]
 fn a_pod_that_comes_to_count_in_a_budget_is_protected_by_it() {
     let mut world = full();
     world.server.put_budget(budget("none", "of", "set", 0));

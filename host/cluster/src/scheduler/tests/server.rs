@@ -143,7 +143,9 @@ impl Server {
             return;
         }
         let now = Time(k8s_openapi::jiff::Timestamp::from_second(self.version.cast_signed()).unwrap());
-        self.edit_pod(name, |pod| drop(pod.metadata.deletion_timestamp.get_or_insert(now)));
+        self.edit_pod(name, |pod| {
+            pod.metadata.deletion_timestamp.get_or_insert(now);
+        });
     }
 
     /// A pod that was told to stop has stopped.

@@ -114,9 +114,9 @@ impl World {
         };
         let told = self.told.entry(what).or_default();
         if gone {
-            drop(told.remove(name));
+            told.remove(name);
         } else {
-            drop(told.insert(name.clone()));
+            told.insert(name.clone());
         }
         self.brain.see(self.now_ms, seen);
     }
