@@ -42,13 +42,13 @@ struct Themes {
 impl Themes {
     fn draw(dice: &mut Dice) -> Self {
         let mut themes = Self {
-            labels: dice.chance(1, 4),
-            taints: dice.chance(1, 4),
-            ports: dice.chance(1, 5),
-            amounts: dice.chance(1, 4),
-            near: dice.chance(1, 4),
-            spread: dice.chance(1, 4),
-            volumes: dice.chance(1, 4),
+            labels: dice.chance(1, 5),
+            taints: dice.chance(1, 5),
+            ports: dice.chance(1, 6),
+            amounts: dice.chance(1, 5),
+            near: dice.chance(1, 5),
+            spread: dice.chance(1, 5),
+            volumes: dice.chance(1, 5),
         };
         // Half of those that would be about nothing are about one thing.
         let Self { labels, taints, ports, amounts, near, spread, volumes } = &mut themes;
@@ -122,12 +122,14 @@ fn change(dice: &mut Dice, themes: Themes) -> Step {
 }
 
 fn cluster(dice: &mut Dice, themes: Themes) -> World {
-    let nodes = (0..dice.number(1, 8)).map(|row| nodes::node(dice, themes, &format!("n{row}"))).collect();
+    let least = if themes.spread || themes.near { 3 } else { 1 };
+    let nodes = (0..dice.number(least, 8)).map(|row| nodes::node(dice, themes, &format!("n{row}"))).collect();
     let mut world = World { nodes, namespaces: namespaces(dice), ..World::default() };
     if themes.volumes {
         storage::classes_and_volumes(dice, &mut world);
     }
-    for row in 0..dice.number(0, 12) {
+    let most = if themes.spread { 20 } else { 12 };
+    for row in 0..dice.number(0, most) {
         let pod = pods::bound(dice, themes, &format!("runs-{row}"), &mut world);
         world.pods.push(pod);
     }

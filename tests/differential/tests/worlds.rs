@@ -19,7 +19,7 @@ const WORLDS: u64 = 300;
 /// Worlds to which pods come one after the other; each counts for so many of the former.
 const HISTORIES_EVERY: u64 = 5;
 /// How many mismatches are shown.
-const SHOWN_MAX: usize = 5;
+const SHOWN_MAX: usize = 40;
 /// How many worlds to look at.
 const CASES: &str = "PARTITA_DIFFERENTIAL_CASES";
 /// The seed of the first; a mismatch names it.

@@ -6,7 +6,7 @@ use super::{
     pods::{Stage, Step, VOLUMES_MS},
 };
 use crate::{
-    objects::{Claim, NodeDrivers, PersistentVolume, Pod, StorageClass},
+    objects::{Claim, NodeDrivers, PersistentVolume, Pod, StorageClass, Volume},
     translate::{self, Prebind, Refusal},
 };
 
@@ -76,18 +76,11 @@ impl Scheduler {
         pod.spec.value.volumes.iter().any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
     }
 
-    /// Who else uses a claim that allows one pod at a time.
+    /// Who else uses a claim that allows one pod at a time, of those that name it.
     pub(super) fn user_of(&self, pod: &str, namespace: &str, claim: &str) -> Option<String> {
         let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
-        let uses = |other: &Pod| {
-            let volumes = &other.spec.value.volumes;
-            let name = other.metadata.name.as_deref().unwrap_or_default();
-            volumes.iter().any(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-                (Some(named), _) => named.claim_name == claim,
-                (None, Some(_)) => format!("{name}-{}", volume.name) == claim,
-                (None, None) => false,
-            })
-        };
+        let names = |volume: &Volume| volume.persistent_volume_claim.as_ref().is_some_and(|named| named.claim_name == claim);
+        let uses = |other: &Pod| other.spec.value.volumes.iter().any(names);
         let others = self.pods.range(from..to).filter(|(name, entry)| *name != pod && entry.on().is_some() && uses(&entry.object));
         others.map(|(name, _)| name.clone()).next()
     }

@@ -30,7 +30,7 @@ fn class_of_volume(volume: &PersistentVolume) -> &str {
 
 /// The terms of nodes from which a volume can be reached; none if that is from everywhere.
 ///
-/// A volume looks at labels only: what its terms say of fields is compared with nothing, so that `In` never holds and `NotIn` always.
+/// A volume looks at labels only: whatever its terms say of fields holds.
 pub(super) fn affinity(volume: &PersistentVolume) -> Result<Option<Vec<NodeTerm>>, Unsupported> {
     let whose = format!("volume {}", volume.metadata.name.as_deref().unwrap_or_default());
     if let Some(error) = volume.error() {
@@ -39,8 +39,8 @@ pub(super) fn affinity(volume: &PersistentVolume) -> Result<Option<Vec<NodeTerm>
     let Some(required) = volume.spec.value.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref()) else { return Ok(None) };
     let term = |term| {
         let mut term = selector::node_term(term, &whose)?;
-        // No node has this name.
-        term.fields.iter_mut().for_each(|field| field.values = vec![String::new()]);
+        // No node is without a name.
+        term.fields.iter_mut().for_each(|field| (field.operator, field.values) = (Operator::NotIn, vec![String::new()]));
         Ok(term)
     };
     required.node_selector_terms.iter().map(term).collect::<Result<Vec<_>, _>>().map(Some)

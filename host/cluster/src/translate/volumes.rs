@@ -50,7 +50,8 @@ pub(super) fn of(pod: &Pod, storage: &Storage, taken: &dyn Fn(&str, &str) -> Opt
     let mut demands = Demands::default();
     let mut unbound = Vec::new();
     for (claim, own) in claims(pod, storage)? {
-        if let Some(other) = one_pod(claim).then(|| taken(namespace(claim), name(claim))).flatten() {
+        // As in kube-scheduler, at who else uses a claim that was made for the pod alone nobody looks: that should be nobody.
+        if let Some(other) = (one_pod(claim) && !own).then(|| taken(namespace(claim), name(claim))).flatten() {
             let what = format!("claim {} allows one pod at a time, and {other} uses it", name(claim));
             return Err(Refusal::Waits(what));
         }

@@ -11,7 +11,7 @@ use crate::{
 
 fn pod(name: &str, dice: &mut Dice) -> Value {
     // Most are neighbours.
-    let namespace = dice.pick(&["blue", "blue", "blue", "green", "red"]);
+    let namespace = dice.pick(&["blue", "blue", "blue", "blue", "green", "red"]);
     debug_assert!(NAMESPACES.contains(&namespace));
     json!({
         "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": selectors::pod_labels(dice), "annotations": {},
@@ -29,12 +29,12 @@ pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut Wor
     let node = if dice.chance(1, 40) { "gone".to_owned() } else { format!("n{node}") };
     set(&mut pod["spec"], "nodeName", node);
     set(&mut pod["status"], "phase", dice.pick(&["Running", "Running", "Running", "Running", "Pending", "Succeeded"]));
-    if dice.chance(1, 6) {
+    if dice.chance(1, 5) {
         set(&mut pod["metadata"], "deletionTimestamp", "2026-01-02T00:00:00Z");
     }
     if themes.amounts {
         amounts(dice, &mut pod, &["0", "100m", "250m", "500m"], &["0", "128Mi", "512Mi", "1Gi"]);
-        if dice.chance(1, 5) {
+        if dice.chance(1, 3) {
             resize(dice, &mut pod);
         }
     }
@@ -43,9 +43,9 @@ pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut Wor
     }
     if themes.near && dice.chance(1, 4) {
         let own = pod["metadata"]["labels"].clone();
-        set(&mut pod["spec"], "affinity", json!({"podAntiAffinity": near::terms(dice, &own, 2)}));
+        set(&mut pod["spec"], "affinity", json!({"podAntiAffinity": near::terms(dice, &own)}));
     }
-    if themes.volumes && dice.chance(1, 4) {
+    if themes.volumes && dice.chance(1, 2) {
         storage::share(dice, &mut pod, world);
     }
     pod
@@ -57,7 +57,7 @@ pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut W
     let own = pod["metadata"]["labels"].clone();
     let mut affinity = json!({});
     // What spreading counts depends on selectors and tolerations.
-    if themes.labels || (themes.spread && dice.chance(1, 4)) {
+    if themes.labels || (themes.spread && dice.chance(1, 2)) {
         if dice.chance(1, 2) {
             set(&mut pod["spec"], "nodeSelector", selectors::equal(dice));
         }
@@ -73,18 +73,19 @@ pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut W
         ports(dice, &mut pod);
     }
     if themes.amounts {
-        amounts(dice, &mut pod, &["0", "500m", "1", "1500m", "2"], &["0", "1Gi", "2Gi", "3000Mi"]);
+        amounts(dice, &mut pod, &["0", "250m", "500m", "1", "1500m"], &["0", "512Mi", "1Gi", "1Gi", "2000Mi"]);
     }
     if themes.near {
         if dice.chance(1, 2) {
-            set(&mut affinity, "podAffinity", near::terms(dice, &own, 2));
+            set(&mut affinity, "podAffinity", near::terms(dice, &own));
         }
         if dice.chance(1, 2) {
-            set(&mut affinity, "podAntiAffinity", near::terms(dice, &own, 2));
+            set(&mut affinity, "podAntiAffinity", near::terms(dice, &own));
         }
     }
     if themes.spread {
-        set(&mut pod["spec"], "topologySpreadConstraints", dice.list(1, 3, |dice| near::spread(dice, &own)));
+        let most = dice.pick(&[1, 1, 2, 3]);
+        set(&mut pod["spec"], "topologySpreadConstraints", dice.list(1, most, |dice| near::spread(dice, &own)));
     }
     if affinity.as_object().is_some_and(|affinity| !affinity.is_empty()) {
         set(&mut pod["spec"], "affinity", affinity);
@@ -98,13 +99,13 @@ pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut W
 /// Ports of its containers on the node.
 fn ports(dice: &mut Dice, pod: &mut Value) {
     let port = |dice: &mut Dice| {
-        let number = dice.number(80, 82);
-        let mut port = json!({"containerPort": number, "protocol": dice.pick(&["TCP", "TCP", "UDP", "SCTP"])});
+        let number = dice.number(80, 81);
+        let mut port = json!({"containerPort": number, "protocol": dice.pick(&["TCP", "TCP", "TCP", "UDP", "SCTP"])});
         if dice.chance(5, 6) {
             set(&mut port, "hostPort", number);
         }
         if dice.chance(1, 2) {
-            set(&mut port, "hostIP", dice.pick(&["10.0.0.1", "10.0.0.2", "0.0.0.0", "127.0.0.1"]));
+            set(&mut port, "hostIP", dice.pick(&["10.0.0.1", "10.0.0.1", "10.0.0.2", "0.0.0.0", "127.0.0.1"]));
         }
         port
     };
@@ -120,13 +121,18 @@ fn ports(dice: &mut Dice, pod: &mut Value) {
         // On the node's network the API server makes every port one of the node.
         set(&mut pod["spec"], "hostNetwork", true);
         for list in ["containers", "initContainers"] {
-            for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
-                for port in container["ports"].as_array_mut().into_iter().flatten() {
+            for container in listed(&mut pod["spec"], list) {
+                for port in listed(container, "ports") {
                     port["hostPort"] = port["containerPort"].clone();
                 }
             }
         }
     }
+}
+
+/// The entries of a list, if there is one.
+fn listed<'v>(object: &'v mut Value, list: &str) -> impl Iterator<Item = &'v mut Value> {
+    object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 fn requests(dice: &mut Dice, cpu: &[&str], memory: &[&str]) -> Value {
@@ -165,7 +171,7 @@ fn amounts(dice: &mut Dice, pod: &mut Value, cpu: &[&str], memory: &[&str]) {
         set(spec, "initContainers", first);
     }
     if dice.chance(1, 5) {
-        set(spec, "overhead", json!({"cpu": dice.pick(&["250m", "100m"]), "memory": dice.pick(&["64Mi", "256Mi"])}));
+        set(spec, "overhead", json!({"cpu": dice.pick(&["250m", "1"]), "memory": dice.pick(&["256Mi", "1Gi"])}));
     }
     if dice.chance(1, 5) {
         // Both, for of one alone the API server would write the other from what the containers ask.
