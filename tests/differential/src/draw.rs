@@ -57,6 +57,8 @@ impl Themes {
             let row = dice.number(0, 6) as usize;
             *all[row] = true;
         }
+        // What spreading counts depends on taints, too.
+        themes.taints |= themes.spread && dice.chance(1, 3);
         themes
     }
 }
@@ -128,8 +130,8 @@ fn cluster(dice: &mut Dice, themes: Themes) -> World {
     if themes.volumes {
         storage::classes_and_volumes(dice, &mut world);
     }
-    let most = if themes.spread { 20 } else { 12 };
-    for row in 0..dice.number(0, most) {
+    let (least, most) = if themes.spread { (4, 24) } else { (0, 12) };
+    for row in 0..dice.number(least, most) {
         let pod = pods::bound(dice, themes, &format!("runs-{row}"), &mut world);
         world.pods.push(pod);
     }

@@ -44,10 +44,11 @@ pub(super) fn terms(dice: &mut Dice, own: &Value) -> Value {
 pub(super) fn spread(dice: &mut Dice, own: &Value) -> Value {
     let mut spread = json!({
         "maxSkew": dice.pick(&[1, 1, 1, 2]),
-        "topologyKey": dice.pick(&[HOST, ZONE, ZONE, "rack", REGION]),
+        "topologyKey": dice.pick(&[HOST, HOST, ZONE, ZONE, "rack", REGION]),
         "whenUnsatisfiable": dice.pick(&["DoNotSchedule", "DoNotSchedule", "DoNotSchedule", "DoNotSchedule", "ScheduleAnyway"]),
     });
-    if let Some(mut selector) = selectors::of_pods(dice) {
+    let web = json!({"matchLabels": {"app": "web"}});
+    if let Some(mut selector) = if dice.chance(2, 3) { Some(web) } else { selectors::of_pods(dice) } {
         if dice.chance(1, 5) {
             let keys = dice.several(&["tier", "version"], 1, 2);
             selectors::like_own(&mut selector, &keys, "In", own);

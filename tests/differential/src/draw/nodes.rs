@@ -8,7 +8,7 @@ use crate::dice::{Dice, set};
 pub(super) fn node(dice: &mut Dice, themes: Themes, name: &str) -> Value {
     let mut node =
         json!({"metadata": {"name": name, "labels": labels(dice, name)}, "spec": {}, "status": {"allocatable": allocatable(dice, themes)}});
-    if themes.taints || (themes.spread && dice.chance(1, 4)) {
+    if themes.taints {
         let most = dice.pick(&[0, 1, 1, 2]);
         let taints = dice.list(0, most, taint);
         if !taints.is_empty() {

@@ -9,10 +9,10 @@ use crate::{
     world::World,
 };
 
-fn pod(name: &str, dice: &mut Dice) -> Value {
-    // Most are neighbours.
-    let namespace = dice.pick(&["blue", "blue", "blue", "blue", "green", "red"]);
-    debug_assert!(NAMESPACES.contains(&namespace));
+fn pod(name: &str, dice: &mut Dice, themes: Themes) -> Value {
+    // Most are neighbours, above all where they are counted.
+    let usual = if themes.spread { 9 } else { 3 };
+    let namespace = if dice.chance(usual, usual + 3) { NAMESPACES[0] } else { dice.pick(&NAMESPACES) };
     json!({
         "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": selectors::pod_labels(dice), "annotations": {},
             "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -23,7 +23,7 @@ fn pod(name: &str, dice: &mut Dice) -> Value {
 
 /// A pod that has a node.
 pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut World) -> Value {
-    let mut pod = pod(name, dice);
+    let mut pod = pod(name, dice, themes);
     set(&mut pod["spec"], "schedulerName", dice.pick(&[SCHEDULER, "default-scheduler"]));
     let node = dice.number(0, world.nodes.len() as u32 - 1);
     let node = if dice.chance(1, 40) { "gone".to_owned() } else { format!("n{node}") };
@@ -53,17 +53,15 @@ pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut Wor
 
 /// A pod that waits.
 pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut World) -> Value {
-    let mut pod = pod(name, dice);
+    let mut pod = pod(name, dice, themes);
     let own = pod["metadata"]["labels"].clone();
     let mut affinity = json!({});
-    // What spreading counts depends on selectors and tolerations.
-    if themes.labels || (themes.spread && dice.chance(1, 2)) {
+    if themes.labels {
         if dice.chance(1, 2) {
             set(&mut pod["spec"], "nodeSelector", selectors::equal(dice));
         }
         if dice.chance(2, 3) {
-            let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": selectors::node_selector(dice)});
-            set(&mut affinity, "nodeAffinity", required);
+            set(&mut affinity, "nodeAffinity", json!({"requiredDuringSchedulingIgnoredDuringExecution": selectors::node_selector(dice)}));
         }
     }
     if themes.taints || dice.chance(1, 10) {
@@ -85,7 +83,14 @@ pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut W
     }
     if themes.spread {
         let most = dice.pick(&[1, 1, 2, 3]);
-        set(&mut pod["spec"], "topologySpreadConstraints", dice.list(1, most, |dice| near::spread(dice, &own)));
+        let spread = dice.list(1, most, |dice| near::spread(dice, &own));
+        // Which domains count depends on what the pod selects.
+        if !themes.labels && dice.chance(1, 2) {
+            let key = spread[0]["topologyKey"].as_str().unwrap_or(HOST);
+            let selector = json!({"nodeSelectorTerms": [{"matchExpressions": [selectors::some_of(dice, key)]}]});
+            set(&mut affinity, "nodeAffinity", json!({"requiredDuringSchedulingIgnoredDuringExecution": selector}));
+        }
+        set(&mut pod["spec"], "topologySpreadConstraints", spread);
     }
     if affinity.as_object().is_some_and(|affinity| !affinity.is_empty()) {
         set(&mut pod["spec"], "affinity", affinity);
@@ -109,7 +114,8 @@ fn ports(dice: &mut Dice, pod: &mut Value) {
         }
         port
     };
-    set(&mut pod["spec"]["containers"][0], "ports", dice.list(1, 3, port));
+    let most = dice.pick(&[1, 1, 3]);
+    set(&mut pod["spec"]["containers"][0], "ports", dice.list(1, most, port));
     if dice.chance(1, 4) {
         let mut sidecar = json!({"name": "s", "image": "i", "ports": dice.list(1, 1, port)});
         if dice.chance(2, 3) {

@@ -50,14 +50,17 @@ fn node_requirement(dice: &mut Dice) -> Value {
         // A bound that is no number passes the API server, too; no node meets it.
         return json!({"key": key, "operator": dice.pick(&["Gt", "Lt"]), "values": [dice.pick(&["3", "3", "5", "5", "7", "-3", "few"])]});
     }
-    match dice.pick(&["In", "In", "In", "NotIn", "NotIn", "Exists", "DoesNotExist"]) {
-        operator @ ("In" | "NotIn") => {
-            let mut values: Vec<&str> = (0..dice.number(1, 4)).map(|_| value_of(dice, key)).collect();
-            values.dedup();
-            json!({"key": key, "operator": operator, "values": values})
-        }
+    match dice.pick(&["In", "In", "In", "Exists", "DoesNotExist"]) {
+        "In" => some_of(dice, key),
         operator => json!({"key": key, "operator": operator}),
     }
+}
+
+/// Some of the values of a label, or all but these.
+pub(super) fn some_of(dice: &mut Dice, key: &str) -> Value {
+    let mut values: Vec<&str> = (0..dice.number(1, 4)).map(|_| value_of(dice, key)).collect();
+    values.dedup();
+    json!({"key": key, "operator": dice.pick(&["In", "In", "NotIn"]), "values": values})
 }
 
 /// The labels of a pod.

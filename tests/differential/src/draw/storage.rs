@@ -140,6 +140,10 @@ fn drawn_claim(dice: &mut Dice, name: &str, namespace: &Value, world: &mut World
                 set(&mut to, "uid", dice.pick(&[drawn["metadata"]["uid"].as_str().unwrap_or_default(), "older"]));
             }
             set(&mut volume["spec"], "claimRef", to);
+            // Whoever sets it aside is trusted.
+            if dice.chance(1, 2) {
+                set(&mut volume["spec"], "accessModes", json!(["ReadWriteMany"]));
+            }
             world.pvs.push(volume);
         }
         25..=28 => set(&mut drawn["metadata"]["annotations"], "volume.kubernetes.io/selected-node", dice.pick(&["n0", "n1", "n2"])),
