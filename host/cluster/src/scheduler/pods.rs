@@ -154,6 +154,7 @@ impl Scheduler {
     }
 
     fn lose_pod(&mut self, name: &str) {
+        self.settle_claims(name);
         let Some(entry) = self.pods.remove(name) else { return };
         self.claimants.remove(name);
         if let Stage::Returns(at_ms) = entry.stage {
@@ -271,6 +272,7 @@ impl Scheduler {
         if let (Some(id), Stage::Assumed(flight)) = (entry.id, flight) {
             self.handshakes.forget(&flight.node, id);
         }
+        self.settle_claims(name);
     }
 
     /// A pod that runs changed: its labels, or after a resize its amounts.
@@ -315,6 +317,7 @@ impl Scheduler {
         if let Some(entry) = self.pods.get_mut(name) {
             (entry.id, entry.stage, entry.spec) = (told.then_some(id), Stage::Runs, Some(spec));
         }
+        self.settle_claims(name);
     }
 
     /// What a running pod uses of GPUs: what its binding says; for whole GPUs of which nothing is said, the first that are free, since which
@@ -348,6 +351,7 @@ impl Scheduler {
         if let Some(id) = entry.id.take() {
             entry.stage = Stage::Held(String::new());
             self.forget_id(id, on.as_deref());
+            self.settle_claims(name);
         }
     }
 

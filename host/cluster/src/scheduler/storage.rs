@@ -3,7 +3,7 @@
 use super::{
     Scheduler,
     effect::VolumeChoice,
-    pods::{Stage, Step, VOLUMES_MS},
+    pods::{PodEntry, Stage, Step, VOLUMES_MS},
 };
 use crate::{
     objects::{Claim, NodeDrivers, PersistentVolume, Pod, StorageClass, Volume},
@@ -76,24 +76,29 @@ impl Scheduler {
         pod.spec.value.volumes.iter().any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
     }
 
-    /// Who else uses a claim that allows one pod at a time, of those that name it.
+    /// Who else uses a claim that allows one pod at a time, of those that name it and have a node that is there.
     pub(super) fn user_of(&self, pod: &str, namespace: &str, claim: &str) -> Option<String> {
         let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
         let names = |volume: &Volume| volume.persistent_volume_claim.as_ref().is_some_and(|named| named.claim_name == claim);
-        let uses = |other: &Pod| other.spec.value.volumes.iter().any(names);
-        let others = self.pods.range(from..to).filter(|(name, entry)| *name != pod && entry.on().is_some() && uses(&entry.object));
-        others.map(|(name, _)| name.clone()).next()
+        let uses =
+            |entry: &PodEntry| matches!(entry.stage, Stage::Assumed(_) | Stage::Runs) && entry.object.spec.value.volumes.iter().any(names);
+        self.pods.range(from..to).find(|(name, entry)| *name != pod && uses(entry)).map(|(name, _)| name.clone())
     }
 
-    /// What is to be done about the claims of a pod that goes to `node`.
-    pub(super) fn choose_volumes(&self, name: &str, node: &str) -> Result<Vec<VolumeChoice>, String> {
+    /// What is still to be done about the claims of a pod that goes to `node`.
+    fn unsettled(&self, name: &str, node: &str) -> Result<Vec<Prebind>, Refusal> {
         let Some(entry) = self.pods.get(name).filter(|entry| Self::claims(&entry.object)) else { return Ok(Vec::new()) };
         let labels = self.nodes.get(node).map(super::nodes::NodeEntry::labels).unwrap_or_default();
-        let chosen = match translate::choose(&entry.object, node, &labels, &self.storage) {
-            Ok(chosen) => chosen,
-            Err(refusal) => return Err(refusal.to_string()),
-        };
+        translate::choose(&entry.object, (node, &labels), &self.storage, &|namespace, claim| self.user_of(name, namespace, claim))
+    }
+
+    /// What is to be done about the claims of a pod that goes to `node`. From now on nobody else gets what is chosen.
+    pub(super) fn choose_volumes(&mut self, name: &str, node: &str) -> Result<Vec<VolumeChoice>, String> {
+        let chosen = self.unsettled(name, node).map_err(|refusal| refusal.to_string())?;
+        let Some(entry) = self.pods.get(name) else { return Ok(Vec::new()) };
         let namespace = entry.object.metadata.namespace.as_deref().unwrap_or_default();
+        self.storage.assume(namespace, name, node, &chosen);
+        self.storage_changed |= Self::claims(&entry.object);
         let uid = |claim: &str| self.storage.claim(namespace, claim).and_then(|claim| claim.metadata.uid.clone()).unwrap_or_default();
         let choice = |prebind| match prebind {
             Prebind::Node { claim } => VolumeChoice::Provision { claim, node: node.to_owned() },
@@ -102,17 +107,20 @@ impl Scheduler {
         Ok(chosen.into_iter().map(choice).collect())
     }
 
+    /// A pod with claims has a node now, or has none any more: what was assumed for it is so or is not, and who waits for a claim of its may
+    /// go on.
+    pub(super) fn settle_claims(&mut self, name: &str) {
+        if self.pods.get(name).is_some_and(|entry| Self::claims(&entry.object)) {
+            self.storage.release(name);
+            self.storage_changed = true;
+        }
+    }
+
     /// Binds a pod on its way if all its claims are bound, else lets it wait for them.
     pub(super) fn check_volumes(&mut self, name: &str) {
         let Some(entry) = self.pods.get(name) else { return };
         let Stage::Assumed(flight) = &entry.stage else { return };
-        let labels = self.nodes.get(&flight.node).map(super::nodes::NodeEntry::labels).unwrap_or_default();
-        let left = if Self::claims(&entry.object) {
-            translate::choose(&entry.object, &flight.node, &labels, &self.storage)
-        } else {
-            Ok(Vec::new())
-        };
-        match left {
+        match self.unsettled(name, &flight.node) {
             Ok(left) if left.is_empty() => self.bind(name),
             // A provisioner that cannot make the volume there takes its node back.
             Ok(_) | Err(Refusal::Waits(_)) => self.step(name, Step::Volumes),

@@ -26,7 +26,7 @@ pub use node::{NodeView, node};
 pub use pod::{Scene, pending, running};
 pub use selector::matches_term;
 pub use storage::Storage;
-pub use volumes::{Prebind, choose};
+pub use volumes::{Prebind, Taken, choose};
 
 /// The longest text of somebody else's that is quoted.
 const QUOTE_MAX: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::keys;
+use super::{Prebind, keys};
 use crate::objects::{Claim, NodeDrivers, PersistentVolume, StorageClass, full_name};
 
 /// The storage of a cluster.
@@ -14,6 +14,10 @@ pub struct Storage {
     classes: BTreeMap<String, StorageClass>,
     /// By node: how many volumes each driver can attach there.
     limits: BTreeMap<String, BTreeMap<String, u32>>,
+    /// What was decided and is not seen yet: the claim, `namespace/name`, that gets a volume, and the pod for which it does.
+    promised: BTreeMap<String, (String, String)>,
+    /// The node that the volume of a claim is being made for, and the pod.
+    selected: BTreeMap<String, (String, String)>,
 }
 
 impl Storage {
@@ -61,6 +65,36 @@ impl Storage {
         let before = self.limited();
         self.limits.remove(node);
         self.limited() != before
+    }
+
+    /// Counts what was chosen for a pod on `node` as if it were so already, until [`Storage::release`].
+    pub fn assume(&mut self, namespace: &str, pod: &str, node: &str, chosen: &[Prebind]) {
+        for one in chosen {
+            match one {
+                Prebind::Volume { volume, claim } => {
+                    self.promised.insert(volume.clone(), (format!("{namespace}/{claim}"), pod.to_owned()));
+                }
+                Prebind::Node { claim } => {
+                    self.selected.insert(format!("{namespace}/{claim}"), (node.to_owned(), pod.to_owned()));
+                }
+            }
+        }
+    }
+
+    /// What was assumed for a pod has come about, or will not.
+    pub fn release(&mut self, pod: &str) {
+        self.promised.retain(|_, (_, of)| of != pod);
+        self.selected.retain(|_, (_, of)| of != pod);
+    }
+
+    /// The claim, `namespace/name`, to which a volume is promised.
+    pub(super) fn promised(&self, volume: &str) -> Option<&str> {
+        self.promised.get(volume).map(|(claim, _)| claim.as_str())
+    }
+
+    /// The node that the volume of a claim is being made for, as was decided and is not seen yet.
+    pub(super) fn selected(&self, claim: &Claim) -> Option<&str> {
+        self.selected.get(&full_name(&claim.metadata)).map(|(node, _)| node.as_str())
     }
 
     /// The claim of a name.

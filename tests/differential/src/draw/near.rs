@@ -59,10 +59,10 @@ pub(super) fn spread(dice: &mut Dice, own: &Value) -> Value {
     if spread["whenUnsatisfiable"] == "DoNotSchedule" && dice.chance(1, 3) {
         set(&mut spread, "minDomains", dice.number(2, 6));
     }
-    if dice.chance(1, 2) {
+    if dice.chance(2, 3) {
         set(&mut spread, "nodeAffinityPolicy", dice.pick(&["Honor", "Ignore", "Ignore"]));
     }
-    if dice.chance(1, 2) {
+    if dice.chance(2, 3) {
         set(&mut spread, "nodeTaintsPolicy", dice.pick(&["Honor", "Honor", "Ignore"]));
     }
     spread

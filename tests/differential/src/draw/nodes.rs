@@ -9,12 +9,12 @@ pub(super) fn node(dice: &mut Dice, themes: Themes, name: &str) -> Value {
     let mut node =
         json!({"metadata": {"name": name, "labels": labels(dice, name)}, "spec": {}, "status": {"allocatable": allocatable(dice, themes)}});
     if themes.taints {
-        let most = dice.pick(&[0, 1, 1, 2]);
+        let most = dice.pick(&[0, 0, 1, 2]);
         let taints = dice.list(0, most, taint);
         if !taints.is_empty() {
             set(&mut node["spec"], "taints", taints);
         }
-        if dice.chance(1, 6) {
+        if dice.chance(1, 8) {
             set(&mut node["spec"], "unschedulable", true);
         }
     }
@@ -54,8 +54,8 @@ fn allocatable(dice: &mut Dice, themes: Themes) -> Value {
         return json!({"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": pods});
     }
     let mut allocatable = json!({
-        "cpu": dice.pick(&["4", "3500m", "8", "2"]),
-        "memory": dice.pick(&["4Gi", "8Gi", "6000Mi", "16Gi"]),
+        "cpu": dice.pick(&["4", "3500m", "8", "8", "2"]),
+        "memory": dice.pick(&["4Gi", "8Gi", "6000Mi", "16Gi", "16Gi"]),
     });
     let mut maybe = |name: &str, some: u32, all: u32, values: &[&str]| {
         if dice.chance(some, all) {

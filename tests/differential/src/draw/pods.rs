@@ -11,7 +11,7 @@ use crate::{
 
 fn pod(name: &str, dice: &mut Dice, themes: Themes) -> Value {
     // Most are neighbours, above all where they are counted.
-    let usual = if themes.spread { 9 } else { 3 };
+    let usual = if themes.spread { 20 } else { 3 };
     let namespace = if dice.chance(usual, usual + 3) { NAMESPACES[0] } else { dice.pick(&NAMESPACES) };
     json!({
         "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": selectors::pod_labels(dice), "annotations": {},
@@ -25,10 +25,12 @@ fn pod(name: &str, dice: &mut Dice, themes: Themes) -> Value {
 pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut World) -> Value {
     let mut pod = pod(name, dice, themes);
     set(&mut pod["spec"], "schedulerName", dice.pick(&[SCHEDULER, "default-scheduler"]));
-    let node = dice.number(0, world.nodes.len() as u32 - 1);
+    // The first nodes are fuller.
+    let last = world.nodes.len() as u32 - 1;
+    let node = dice.number(0, last).min(dice.number(0, last));
     let node = if dice.chance(1, 40) { "gone".to_owned() } else { format!("n{node}") };
     set(&mut pod["spec"], "nodeName", node);
-    set(&mut pod["status"], "phase", dice.pick(&["Running", "Running", "Running", "Running", "Pending", "Succeeded"]));
+    set(&mut pod["status"], "phase", dice.pick(&["Running", "Running", "Running", "Running", "Running", "Pending", "Succeeded", "Failed"]));
     if dice.chance(1, 5) {
         set(&mut pod["metadata"], "deletionTimestamp", "2026-01-02T00:00:00Z");
     }
@@ -74,20 +76,20 @@ pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut W
         amounts(dice, &mut pod, &["0", "250m", "500m", "1", "1500m"], &["0", "512Mi", "1Gi", "1Gi", "2000Mi"]);
     }
     if themes.near {
-        if dice.chance(1, 2) {
+        if dice.chance(2, 5) {
             set(&mut affinity, "podAffinity", near::terms(dice, &own));
         }
-        if dice.chance(1, 2) {
+        if dice.chance(3, 5) {
             set(&mut affinity, "podAntiAffinity", near::terms(dice, &own));
         }
     }
     if themes.spread {
-        let most = dice.pick(&[1, 1, 2, 3]);
+        let most = dice.pick(&[1, 1, 1, 1, 2, 3]);
         let spread = dice.list(1, most, |dice| near::spread(dice, &own));
         // Which domains count depends on what the pod selects.
-        if !themes.labels && dice.chance(1, 2) {
+        if !themes.labels && dice.chance(2, 3) {
             let key = spread[0]["topologyKey"].as_str().unwrap_or(HOST);
-            let selector = json!({"nodeSelectorTerms": [{"matchExpressions": [selectors::some_of(dice, key)]}]});
+            let selector = json!({"nodeSelectorTerms": [{"matchExpressions": [selectors::some_of(dice, key, 1)]}]});
             set(&mut affinity, "nodeAffinity", json!({"requiredDuringSchedulingIgnoredDuringExecution": selector}));
         }
         set(&mut pod["spec"], "topologySpreadConstraints", spread);

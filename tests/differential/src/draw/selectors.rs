@@ -8,7 +8,7 @@ use crate::dice::{Dice, set};
 /// A selector of nodes by equal labels.
 pub(super) fn equal(dice: &mut Dice) -> Value {
     let mut selector = json!({});
-    let most = if dice.chance(1, 4) { 2 } else { 1 };
+    let most = if dice.chance(1, 6) { 2 } else { 1 };
     for key in dice.several(&[ZONE, "rack", "disk", "arch"], 1, most) {
         set(&mut selector, key, value_of(dice, key));
     }
@@ -17,7 +17,7 @@ pub(super) fn equal(dice: &mut Dice) -> Value {
 
 fn value_of(dice: &mut Dice, key: &str) -> &'static str {
     match key {
-        HOST => dice.pick(&["n0", "n1", "n2", "n3", "n5"]),
+        HOST => dice.pick(&["n0", "n0", "n0", "n1", "n2", "n3", "n5"]),
         ZONE => dice.pick(&["a", "a", "b", "c"]),
         REGION => dice.pick(&["r", "s"]),
         "rack" => dice.pick(&["1", "2", "3"]),
@@ -51,14 +51,14 @@ fn node_requirement(dice: &mut Dice) -> Value {
         return json!({"key": key, "operator": dice.pick(&["Gt", "Lt"]), "values": [dice.pick(&["3", "3", "5", "5", "7", "-3", "few"])]});
     }
     match dice.pick(&["In", "In", "In", "Exists", "DoesNotExist"]) {
-        "In" => some_of(dice, key),
+        "In" => some_of(dice, key, 4),
         operator => json!({"key": key, "operator": operator}),
     }
 }
 
 /// Some of the values of a label, or all but these.
-pub(super) fn some_of(dice: &mut Dice, key: &str) -> Value {
-    let mut values: Vec<&str> = (0..dice.number(1, 4)).map(|_| value_of(dice, key)).collect();
+pub(super) fn some_of(dice: &mut Dice, key: &str, most: u32) -> Value {
+    let mut values: Vec<&str> = (0..dice.number(1, most)).map(|_| value_of(dice, key)).collect();
     values.dedup();
     json!({"key": key, "operator": dice.pick(&["In", "In", "NotIn"]), "values": values})
 }

@@ -22,7 +22,7 @@ pub(super) fn classes_and_volumes(dice: &mut Dice, world: &mut World) {
         class("local", "kubernetes.io/no-provisioner", "WaitForFirstConsumer"),
         class("now", "made.example.com", "Immediate"),
     ];
-    for row in 0..dice.number(0, 8) {
+    for row in 0..dice.number(2, 10) {
         let class = dice.pick(&["local", "local", "local", "zonal", "anywhere", "now"]);
         let mut volume = volume(dice, world, &format!("free-{row}"), class);
         if dice.chance(1, 10) {
@@ -55,11 +55,11 @@ fn volume(dice: &mut Dice, world: &World, name: &str, class: &str) -> Value {
         },
         "status": {"phase": "Available"},
     });
-    if dice.chance(2, 3) {
+    if dice.chance(3, 5) {
         let required = match dice.number(0, 5) {
             0 | 1 => json!({"nodeSelectorTerms": [host_term(dice.pick(&["n0", "n1", "n2", "n3"]))]}),
             2 | 3 => {
-                json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": dice.several(&["a", "b", "c"], 1, 2)}]}]})
+                json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": dice.several(&["a", "b", "c"], 1, 3)}]}]})
             }
             4 => {
                 json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": REGION, "operator": "In", "values": ["r"]}]}, host_term("n1")]})
