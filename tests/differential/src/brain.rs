@@ -114,13 +114,14 @@ impl Brain {
     #[must_use]
     pub fn feasible(&self, pod: &str) -> Vec<String> {
         let planner = self.scheduler.planner();
-        let waiting = planner.queue().lanes().flat_map(|lane| planner.queue().pods(lane)).filter_map(|id| planner.cluster().pod(id));
-        let named = |one: &&partita_core::state::Pod| format!("{}/{}", one.spec.namespace, one.spec.name) == pod;
-        let Some(pod) = waiting.into_iter().find(named) else { return Vec::new() };
-        let nodes = planner.feasible(pod.demand).into_iter().filter_map(|id| planner.cluster().node(id));
-        let mut names: Vec<String> = nodes.map(|node| node.spec.name.clone()).collect();
-        names.sort();
-        names
+        let cluster = planner.cluster();
+        let is_it = |one: &&partita_core::state::Pod| format!("{}/{}", one.spec.namespace, one.spec.name) == pod;
+        let mut waiting = planner.queue().lanes().flat_map(|lane| planner.queue().pods(lane)).filter_map(|id| cluster.pod(id));
+        let Some(pod) = waiting.find(is_it) else { return Vec::new() };
+        let nodes = planner.feasible(pod.demand).into_iter().filter_map(|id| cluster.node(id));
+        let mut found: Vec<String> = nodes.map(|node| node.spec.name.clone()).collect();
+        found.sort();
+        found
     }
 
     /// A pod comes, which waits.

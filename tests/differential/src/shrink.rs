@@ -109,10 +109,10 @@ fn walk(value: &Value, path: &str, name: &str, found: &mut Vec<String>) {
 }
 
 fn remove(value: &mut Value, path: &str) -> bool {
-    let Some((parent, last)) = path.rsplit_once('/') else { return false };
+    let Some((parent, end)) = path.rsplit_once('/') else { return false };
     match value.pointer_mut(parent) {
-        Some(Value::Object(object)) => object.remove(&last.replace("~1", "/").replace("~0", "~")).is_some(),
-        Some(Value::Array(list)) => match last.parse::<usize>() {
+        Some(Value::Object(object)) => object.remove(&end.replace("~1", "/").replace("~0", "~")).is_some(),
+        Some(Value::Array(list)) => match end.parse::<usize>() {
             Ok(row) if row < list.len() => {
                 list.remove(row);
                 true

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-sdk", &[]),
     ("partita-bench", &["partita-core", "partita-hostile", "partita-policy", "partita-sim"]),
     ("partita-cluster", &[]),
+    ("partita-differential", &["partita-cluster", "partita-core", "partita-kube"]),
     ("partita-hostile", &["partita-policy"]),
     ("partita-repository", &[]),
 ];

@@ -150,9 +150,9 @@ impl Search<'_> {
             }
             self.reach(row, true);
             if self.supply.is_enough(&self.reached) {
-                self.found.extend(both)
+                self.found.extend(both);
             } else {
-                short.push((row, both))
+                short.push((row, both));
             }
             self.reach(row, false);
         }
