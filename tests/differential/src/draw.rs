@@ -50,8 +50,6 @@ impl Themes {
         for (row, theme) in all.into_iter().enumerate() {
             *theme = row == first || dice.chance(1, 12);
         }
-        // What spreading counts depends on taints, too.
-        themes.taints |= themes.spread && dice.chance(1, 3);
         themes
     }
 }
@@ -136,7 +134,10 @@ fn change(dice: &mut Dice, themes: Themes, number: usize, world: &mut World) -> 
 fn cluster(dice: &mut Dice, themes: Themes) -> World {
     // What is counted is counted over several.
     let (least, most) = if themes.spread { (3, 6) } else { (1 + 2 * u32::from(themes.near), 8) };
-    let nodes = (0..dice.number(least, most)).map(|row| nodes::node(dice, themes, &format!("n{row}"))).collect();
+    let mut nodes = (0..dice.number(least, most)).map(|row| nodes::node(dice, themes, &format!("n{row}"))).collect::<Vec<_>>();
+    if themes.spread && dice.chance(1, 2) {
+        nodes::close_some(dice, &mut nodes);
+    }
     let mut world = World { nodes, namespaces: namespaces(dice), ..World::default() };
     if themes.volumes {
         storage::classes_and_volumes(dice, &mut world);

@@ -21,6 +21,17 @@ pub(super) fn node(dice: &mut Dice, themes: Themes, name: &str) -> Value {
     node
 }
 
+/// Closes some of the last nodes, which are the emptiest, to whoever does not bear everything: whether those count decides how others are
+/// spread.
+pub(super) fn close_some(dice: &mut Dice, nodes: &mut [Value]) {
+    let half = nodes.len() / 2;
+    for node in &mut nodes[half..] {
+        if dice.chance(1, 2) {
+            set(&mut node["spec"], "taints", json!([{"key": "only", "value": "z", "effect": dice.pick(&["NoSchedule", "NoExecute"])}]));
+        }
+    }
+}
+
 fn labels(dice: &mut Dice, name: &str) -> Value {
     let mut labels = json!({});
     let mut maybe = |key: &str, some: u32, all: u32, values: &[&str]| {

@@ -13,8 +13,12 @@ fn pod(name: &str, dice: &mut Dice, themes: Themes) -> Value {
     // Most are neighbours, above all where they are counted.
     let usual = if themes.spread { 20 } else { 3 };
     let namespace = if dice.chance(usual, usual + 3) { NAMESPACES[0] } else { dice.pick(&NAMESPACES) };
+    let mut labels = selectors::pod_labels(dice);
+    if themes.spread && dice.chance(3, 4) {
+        set(&mut labels, "app", "web");
+    }
     json!({
-        "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": selectors::pod_labels(dice), "annotations": {},
+        "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": labels, "annotations": {},
             "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"schedulerName": SCHEDULER, "priority": 0, "containers": [{"name": "c0", "image": "i"}]},
         "status": {"phase": "Pending"},
