@@ -222,7 +222,9 @@ impl Hands {
             };
             call.map(blocked).boxed()
         });
-        match evicted.await {
+        let evicted = evicted.await;
+        fault::point("evict.after");
+        match evicted {
             Ok(None) => Outcome::Done,
             Ok(Some(message)) => Outcome::Conflict(message),
             // The precondition: another pod has the name now.
@@ -252,6 +254,7 @@ impl Hands {
                     self.call(|| volumes.patch(volume, &how, &patch).map_ok(drop).boxed()).await
                 }
             };
+            fault::point("volumes.after");
             if let Err(outcome) = done {
                 return outcome;
             }

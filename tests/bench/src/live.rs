@@ -4,6 +4,8 @@
 //! watches until the last one is bound. kube-scheduler is freed of its client's rate limit, as its own benchmark `scheduler_perf` does.
 //! Ours runs in this process, with its policies as components, exactly as `partita scheduler` wires it.
 
+mod dra;
+
 use std::{
     collections::BTreeSet,
     pin::pin,
@@ -13,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{Namespace, Pod as FullPod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod as FullPod};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
@@ -70,18 +72,22 @@ pub struct Figures {
 }
 
 /// Pods bound a second.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Rate {
     /// What was asked.
     pub shape: &'static str,
+    /// How kube-scheduler was asked for it.
+    pub peer: &'static str,
     /// Nodes.
     pub nodes: usize,
     /// Pods measured.
     pub pods: usize,
     /// Ours.
     pub partita: f64,
-    /// kube-scheduler; none where it cannot do it.
-    pub kube_scheduler: Option<f64>,
+    /// kube-scheduler.
+    pub kube_scheduler: f64,
+    /// The least that ours is to bind for each one of its.
+    pub goal: f64,
 }
 
 /// Milliseconds.
@@ -107,44 +113,88 @@ pub fn run(size: Size, tell: &dyn Fn(&str)) -> Result<Figures> {
 }
 
 async fn all(size: Size, tell: &dyn Fn(&str)) -> Result<Figures> {
-    let mut rates = Vec::new();
-    tell("plain pods");
-    {
-        let stage = Stage::start().await?;
-        nodes::create(&stage.client, &NodeShape { cpu: "32".into(), ..NodeShape::new("node", size.nodes) }).await?;
-        let plain = json!({ "requests": { "cpu": "100m", "memory": "500Mi" } });
-        rates.push(stage.both("cpu and memory", size.nodes, size.before, size.pods, &plain).await?);
-    }
+    let mut rates = vec![plain(size, tell).await?];
+    rates.extend(whole(size, tell).await?);
+    let (rate, latency) = partitions(size, tell).await?;
+    rates.push(rate);
+    Ok(Figures { rates, latency, decode_us: decode_us() })
+}
+
+async fn plain(size: Size, tell: &dyn Fn(&str)) -> Result<Rate> {
+    let (shape, nodes, pods) = ("cpu and memory", size.nodes, size.pods);
+    tell(shape);
+    let stage = Stage::start().await?;
+    nodes::create(&stage.client, &NodeShape { cpu: "32".into(), ..NodeShape::new("node", nodes) }).await?;
+    let plain = Ask::of(json!({ "requests": { "cpu": "100m", "memory": "500Mi" } }));
+    let kube_scheduler = stage.theirs(size.before, pods, &plain).await?;
+    let partita = stage.ours(size.before, pods, &plain).await?;
+    Ok(Rate { shape, peer: "cpu and memory", nodes, pods, partita, kube_scheduler, goal: 1.0 })
+}
+
+/// Whole GPUs, which kube-scheduler counts if a device plugin says how many there are, and picks one by one if a DRA driver names them.
+async fn whole(size: Size, tell: &dyn Fn(&str)) -> Result<[Rate; 2]> {
+    let (nodes, pods) = (size.gpu_nodes, size.gpu_nodes * 8 * 9 / 10);
     tell("whole GPUs");
-    {
+    let stage = Stage::start().await?;
+    nodes::create(&stage.client, &NodeShape::new("gpu", nodes).with_gpus(nodes::GPU_MODELS[3], 8)).await?;
+    let whole = Ask::of(json!({ "requests": { "cpu": "100m", "nvidia.com/gpu": "1" }, "limits": { "nvidia.com/gpu": "1" } }));
+    let kube_scheduler = stage.theirs(0, pods, &whole).await?;
+    let partita = stage.ours(0, pods, &whole).await?;
+    let counted = Rate { shape: "a whole GPU", peer: "device plugin", nodes, pods, partita, kube_scheduler, goal: 1.0 };
+    tell("whole GPUs by DRA");
+    let stage = Stage::start().await?;
+    let names = names(&nodes::create(&stage.client, &NodeShape::new("gpu", nodes)).await?);
+    let whole = Ask::of(dra::whole(&stage.client, &names, 8).await?);
+    let kube_scheduler = stage.theirs(0, pods, &whole).await?;
+    Ok([counted.clone(), Rate { peer: "DRA, extended resource", kube_scheduler, goal: 3.0, ..counted }])
+}
+
+async fn partitions(size: Size, tell: &dyn Fn(&str)) -> Result<(Rate, Latency)> {
+    const PROFILE: &str = "1g.10gb";
+    let (nodes, pods) = (size.gpu_nodes, size.gpu_nodes * 8 * 2);
+    tell("MIG partitions by DRA");
+    let kube_scheduler = {
         let stage = Stage::start().await?;
-        let shape = NodeShape::new("gpu", size.gpu_nodes).with_gpus(nodes::GPU_MODELS[3], 8);
-        nodes::create(&stage.client, &shape).await?;
-        let whole = json!({ "requests": { "cpu": "100m", "nvidia.com/gpu": "1" }, "limits": { "nvidia.com/gpu": "1" } });
-        rates.push(stage.both("a whole GPU (device plugin)", size.gpu_nodes, 0, size.gpu_nodes * 8 * 9 / 10, &whole).await?);
-    }
+        let names = names(&nodes::create(&stage.client, &NodeShape::new("mig", nodes)).await?);
+        dra::partitions(&stage.client, &names, 8).await?;
+        let claims = Ask { resources: json!({ "requests": { "cpu": "100m" } }), profile: Some(PROFILE) };
+        stage.theirs(0, pods, &claims).await?
+    };
     tell("MIG partitions");
     let stage = Stage::start().await?;
-    let mut shape = NodeShape::new("mig", size.gpu_nodes).with_gpus(nodes::GPU_MODELS[3], 8);
+    let mut shape = NodeShape::new("mig", nodes).with_gpus(nodes::GPU_MODELS[3], 8);
     shape.labels.insert("partita.dev/partitioning".into(), "mig".into());
     nodes::create(&stage.client, &shape).await?;
     let _agents = Agents::start(stage.client.clone(), Behaviour::default());
+    let resource = format!("nvidia.com/mig-{PROFILE}");
+    let mig = Ask::of(json!({ "requests": { "cpu": "100m", &resource: "1" }, "limits": { &resource: "1" } }));
     let ours = Ours::start(&stage.cluster).await?;
-    let mig = json!({ "requests": { "cpu": "100m", "nvidia.com/mig-1g.10gb": "1" }, "limits": { "nvidia.com/mig-1g.10gb": "1" } });
     tell("latency of new partitions");
     let latency = stage.latency(size, &mig).await?;
-    let pods = size.gpu_nodes * 8 * 2;
     stage.settle("filled").await?;
-    let took = stage.bind_all("filled", "partita", pods, &mig).await?;
-    rates.push(Rate {
-        shape: "a MIG partition, made for it",
-        nodes: size.gpu_nodes,
-        pods,
-        partita: rate(pods, took),
-        kube_scheduler: None,
-    });
+    let partita = rate(pods, stage.bind_all("filled", "partita", pods, &mig).await?);
     ours.stop().await?;
-    Ok(Figures { rates, latency, decode_us: decode_us() })
+    Ok((
+        Rate { shape: "a MIG partition, made for it", peer: "DRA, all devices published", nodes, pods, partita, kube_scheduler, goal: 3.0 },
+        latency,
+    ))
+}
+
+fn names(nodes: &[Node]) -> Vec<String> {
+    nodes.iter().filter_map(|node| node.metadata.name.clone()).collect()
+}
+
+/// What each pod asks for.
+struct Ask {
+    resources: Value,
+    /// Claims a partition of this profile by DRA besides.
+    profile: Option<&'static str>,
+}
+
+impl Ask {
+    fn of(resources: Value) -> Self {
+        Self { resources, profile: None }
+    }
 }
 
 /// Microseconds to decode a pod as a watch sends it: with what scheduling needs, and in full; the fastest of three repeats each.
@@ -188,23 +238,28 @@ impl Stage {
         Ok(Self { cluster, client })
     }
 
-    /// The same pods by kube-scheduler, then by us.
-    async fn both(&self, shape: &'static str, nodes: usize, before: usize, pods: usize, resources: &Value) -> Result<Rate> {
+    /// Pods a second that kube-scheduler binds, when others were there before.
+    async fn theirs(&self, before: usize, pods: usize, ask: &Ask) -> Result<f64> {
         self.cluster.start_again(Program::Scheduler).await?;
-        let theirs = self.one("default-scheduler", before, pods, resources).await?;
+        let took = self.one("default-scheduler", before, pods, ask).await?;
         self.cluster.stop(Program::Scheduler).await?;
-        let ours = Ours::start(&self.cluster).await?;
-        let own = self.one("partita", before, pods, resources).await?;
-        ours.stop().await?;
-        Ok(Rate { shape, nodes, pods, partita: rate(pods, own), kube_scheduler: Some(rate(pods, theirs)) })
+        Ok(rate(pods, took))
     }
 
-    async fn one(&self, scheduler: &str, before: usize, pods: usize, resources: &Value) -> Result<Duration> {
+    /// Pods a second that ours binds.
+    async fn ours(&self, before: usize, pods: usize, ask: &Ask) -> Result<f64> {
+        let ours = Ours::start(&self.cluster).await?;
+        let took = self.one("partita", before, pods, ask).await?;
+        ours.stop().await?;
+        Ok(rate(pods, took))
+    }
+
+    async fn one(&self, scheduler: &str, before: usize, pods: usize, ask: &Ask) -> Result<Duration> {
         let namespace = format!("by-{scheduler}");
         self.settle(&namespace).await?;
         // One more pod, so that a scheduler that has just started has listed everything.
-        self.bind_all(&namespace, scheduler, before + 1, resources).await?;
-        let took = self.bind_all(&namespace, scheduler, pods, resources).await?;
+        self.bind_all(&namespace, scheduler, before + 1, ask).await?;
+        let took = self.bind_all(&namespace, scheduler, pods, ask).await?;
         self.empty(&namespace).await?;
         Ok(took)
     }
@@ -226,24 +281,36 @@ impl Stage {
         }
     }
 
-    fn pod(scheduler: &str, name: &str, resources: &Value) -> Result<FullPod> {
-        Ok(serde_json::from_value(json!({ "metadata": { "name": name }, "spec": {
+    fn pod(scheduler: &str, name: &str, ask: &Ask) -> Result<FullPod> {
+        let mut spec = json!({
             "schedulerName": scheduler, "terminationGracePeriodSeconds": 0,
-            "containers": [{ "name": "main", "image": "none", "resources": resources }],
-        } }))?)
+            "containers": [{ "name": "main", "image": "none", "resources": ask.resources }],
+        });
+        if ask.profile.is_some() {
+            spec["resourceClaims"] = json!([{ "name": "partition", "resourceClaimName": name }]);
+            spec["containers"][0]["resources"]["claims"] = json!([{ "name": "partition" }]);
+        }
+        Ok(serde_json::from_value(json!({ "metadata": { "name": name }, "spec": spec }))?)
     }
 
     /// Creates pods and waits until all are bound: the time from the first creation to the last binding that is seen.
-    async fn bind_all(&self, namespace: &str, scheduler: &str, count: usize, resources: &Value) -> Result<Duration> {
+    async fn bind_all(&self, namespace: &str, scheduler: &str, count: usize, ask: &Ask) -> Result<Duration> {
         let pods: Api<FullPod> = Api::namespaced(self.client.clone(), namespace);
         let run = Instant::now().elapsed().as_nanos();
         let prefix = format!("{}-{run}", pods.list_metadata(&ListParams::default()).await?.items.len());
+        if let Some(profile) = ask.profile {
+            let claim = |number: usize| {
+                let name = format!("{prefix}-{number}");
+                async move { dra::claim(&self.client, namespace, &name, profile).await }
+            };
+            stream::iter(0..count).map(claim).buffer_unordered(CREATORS).try_collect::<()>().await?;
+        }
         let watched = tokio::spawn(bound(self.client.clone(), namespace.to_owned(), prefix.clone(), count));
         // The watch stands before the first pod is there.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let began = Instant::now();
         let create = |number: usize| {
-            let (pods, pod) = (pods.clone(), Self::pod(scheduler, &format!("{prefix}-{number}"), resources));
+            let (pods, pod) = (pods.clone(), Self::pod(scheduler, &format!("{prefix}-{number}"), ask));
             async move { pods.create(&PostParams::default(), &pod?).await.map(drop).context("a pod could not be created") }
         };
         stream::iter(0..count).map(create).buffer_unordered(CREATORS).try_collect::<()>().await?;
@@ -254,7 +321,7 @@ impl Stage {
     }
 
     /// Pods that come one by one, each of which needs a new partition.
-    async fn latency(&self, size: Size, resources: &Value) -> Result<Latency> {
+    async fn latency(&self, size: Size, ask: &Ask) -> Result<Latency> {
         let namespace = "latency";
         self.settle(namespace).await?;
         let pods: Api<FullPod> = Api::namespaced(self.client.clone(), namespace);
@@ -265,7 +332,7 @@ impl Stage {
         for number in 0..=size.latencies {
             let name = format!("pod-{number}");
             let created = Instant::now();
-            pods.create(&PostParams::default(), &Self::pod("partita", &name, resources)?).await?;
+            pods.create(&PostParams::default(), &Self::pod("partita", &name, ask)?).await?;
             loop {
                 if began.elapsed() > PATIENCE {
                     bail!("pod {name} was not bound in time");

@@ -1,5 +1,7 @@
 //! partita's side: the live scheduler's brain, and what the API server and the volume controllers would do with its effects.
 
+use std::collections::BTreeMap;
+
 use partita_core::{
     Config,
     policy::{Candidates, Fault, Partitioner, Reads, Revision, View},
@@ -12,15 +14,21 @@ use partita_kube::{
     watch::Seen,
 };
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::{Error, Value, json};
 
 use crate::{
     draw::Step,
-    world::{World, full_name, tell},
+    world::{World, full_name, seen},
 };
 
 /// The `schedulerName` of the pods that wait.
 pub const SCHEDULER: &str = "partita";
+
+/// The time from turn to turn, milliseconds: long enough to hold a round although nothing happened.
+const TURN_MS: u64 = 2_000;
+/// The most turns in which whoever waits is placed, so that one who comes back again and again is told of.
+const TURNS_MAX: usize = 50;
 
 /// A policy to which every place is alike: what is allowed decides, and nothing else.
 struct Alike;
@@ -51,52 +59,93 @@ impl Partitioner for Alike {
 #[derive(Debug)]
 pub struct Brain {
     scheduler: Scheduler,
-    /// What the API server has.
+    /// What the API server has, pods that wait aside.
     pub world: World,
+    /// Pods that wait, by name.
+    waiting: BTreeMap<String, Value>,
+    /// What pods that wait were told last.
+    told: BTreeMap<String, String>,
     now_ms: u64,
 }
 
-/// What became of the pod that waited.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It was bound to this node.
-    Bound(String),
-    /// It waits, for what it was told.
-    Waits(String),
+/// A pod that the brain decided to place: the world as it was, with the pod as the one that waits, and the node.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The world before.
+    pub world: World,
+    /// The name of the node.
+    pub node: String,
 }
 
 impl Brain {
-    /// A brain that leads and knows all of `world`.
+    /// A brain that leads and knows all of `world`, and the pod that waits there, if there is one.
     ///
     /// # Errors
     /// If an object of the world is not of its kind.
-    pub fn new(world: World) -> Result<Self, serde_json::Error> {
-        let mut brain =
-            Self { scheduler: Scheduler::new(SCHEDULER, Config::DEFAULT, false, Metrics::new(&mut Registry::default())), now_ms: 1, world };
+    pub fn new(world: World) -> Result<Self, Error> {
+        let scheduler = Scheduler::new(SCHEDULER, Config::DEFAULT, false, Metrics::new(&mut Registry::default()));
+        let (waiting, told) = (BTreeMap::new(), BTreeMap::new());
+        let mut brain = Self { scheduler, world, waiting, told, now_ms: 1 };
         for seen in brain.world.seen()? {
             brain.scheduler.see(brain.now_ms, seen);
         }
         brain.scheduler.see(brain.now_ms, Seen::Complete);
         brain.scheduler.lead(1);
+        let pod = std::mem::take(&mut brain.world.pod);
+        if !pod.is_null() {
+            brain.arrive(pod)?;
+        }
         Ok(brain)
     }
 
-    /// Something happens. True if a pod came.
+    /// Pods that wait, by name.
+    #[must_use]
+    pub fn waiting(&self) -> &BTreeMap<String, Value> {
+        &self.waiting
+    }
+
+    /// What a pod that waits was told last.
+    #[must_use]
+    pub fn told(&self, pod: &str) -> &str {
+        self.told.get(pod).map_or("", String::as_str)
+    }
+
+    /// The nodes where the waiting pod of this name may go now, sorted by name.
+    #[must_use]
+    pub fn feasible(&self, pod: &str) -> Vec<String> {
+        let planner = self.scheduler.planner();
+        let cluster = planner.cluster();
+        let is_it = |one: &&partita_core::state::Pod| format!("{}/{}", one.spec.namespace, one.spec.name) == pod;
+        let mut waiting = planner.queue().lanes().flat_map(|lane| planner.queue().pods(lane)).filter_map(|id| cluster.pod(id));
+        let Some(pod) = waiting.find(is_it) else { return Vec::new() };
+        let nodes = planner.feasible(pod.demand).into_iter().filter_map(|id| cluster.node(id));
+        let mut found: Vec<String> = nodes.map(|node| node.spec.name.clone()).collect();
+        found.sort();
+        found
+    }
+
+    /// A pod comes, which waits.
+    ///
+    /// # Errors
+    /// If it is no pod.
+    pub fn arrive(&mut self, pod: Value) -> Result<(), Error> {
+        self.see(&pod, Seen::Pod)?;
+        self.waiting.insert(full_name(&pod), pod);
+        Ok(())
+    }
+
+    /// Something happens in the cluster.
     ///
     /// # Errors
     /// If an object is not of its kind.
-    pub fn step(&mut self, step: Step) -> Result<bool, serde_json::Error> {
+    pub fn step(&mut self, step: Step) -> Result<(), Error> {
         let world = &mut self.world;
         let row = |row: usize, of: &[Value]| row.checked_rem(of.len());
         match step {
-            Step::Arrives(pod) => {
-                // Who found no place gives up.
-                let before = std::mem::replace(&mut world.pod, pod.clone());
-                if !before.is_null() && !world.pods.iter().any(|bound| full_name(bound) == full_name(&before)) {
-                    self.scheduler.see(self.now_ms, Seen::Pod(full_name(&before), None));
-                }
-                self.see(&[pod], Seen::Pod)?;
-                return Ok(true);
+            Step::Arrives(pod) => self.arrive(pod)?,
+            Step::Runs(pod) => {
+                self.see(&pod, Seen::Pod)?;
+                self.world.pods.push(pod);
             }
             Step::Leaves(pod) => {
                 if let Some(row) = row(pod, &world.pods) {
@@ -109,7 +158,7 @@ impl Brain {
             Step::Node(node) => {
                 world.nodes.retain(|other| full_name(other) != full_name(&node));
                 world.nodes.push(node.clone());
-                self.see(&[node], Seen::Node)?;
+                self.see(&node, Seen::Node)?;
             }
             Step::NodeGone(node) => {
                 // One stays.
@@ -121,143 +170,169 @@ impl Brain {
             Step::Namespace(namespace) => {
                 world.namespaces.retain(|other| full_name(other) != full_name(&namespace));
                 world.namespaces.push(namespace.clone());
-                self.see(&[namespace], Seen::Namespace)?;
+                self.see(&namespace, Seen::Namespace)?;
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// A pod that has a node changes.
-    fn change_pod(&mut self, pod: usize, key: &str, value: Value) -> Result<(), serde_json::Error> {
+    fn change_pod(&mut self, pod: usize, key: &str, value: Value) -> Result<(), Error> {
         let Some(row) = pod.checked_rem(self.world.pods.len()) else { return Ok(()) };
         self.world.pods[row]["metadata"][key] = value;
-        self.see(&[self.world.pods[row].clone()], Seen::Pod)
+        let changed = self.world.pods[row].clone();
+        self.see(&changed, Seen::Pod)
     }
 
-    /// The nodes where the waiting pod may go now, sorted by name.
-    #[must_use]
-    pub fn feasible(&self) -> Vec<String> {
-        let planner = self.scheduler.planner();
-        let ours =
-            |(_, pod): &(_, &partita_core::state::Pod)| format!("{}/{}", pod.spec.namespace, pod.spec.name) == full_name(&self.world.pod);
-        let waits = planner.queue().lanes().flat_map(|lane| planner.queue().pods(lane));
-        let Some((_, pod)) = waits.filter_map(|id| Some((id, planner.cluster().pod(id)?))).find(ours) else { return Vec::new() };
-        let nodes = planner.feasible(pod.demand).into_iter().filter_map(|id| planner.cluster().node(id));
-        let mut names: Vec<String> = nodes.map(|node| node.spec.name.clone()).collect();
-        names.sort();
-        names
+    fn see<T: DeserializeOwned>(&mut self, object: &Value, kind: fn(String, Option<Box<T>>) -> Seen) -> Result<(), Error> {
+        self.scheduler.see(self.now_ms, seen(object, kind)?);
+        Ok(())
     }
 
-    /// Lets the brain place the waiting pod, and does as it says until the pod is bound or waits.
+    /// Lets the brain think without a policy, so that it places nothing.
+    ///
+    /// # Panics
+    /// If it wishes for anything but to tell why pods wait.
+    pub fn look(&mut self) {
+        for effect in self.scheduler.turn(self.now_ms, &mut []) {
+            let Effect::Explain { pod, message } = effect else { panic!("without a policy {effect:?} was decided") };
+            self.told.insert(full(&pod), message);
+        }
+    }
+
+    /// Whether a pod is about to come back to the queue.
+    fn is_restless(&self) -> bool {
+        let stage = |pod: &Value| {
+            let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default();
+            self.scheduler.standing(text("namespace"), text("name")).map(|standing| standing.stage)
+        };
+        self.waiting.values().any(|pod| stage(pod) == Some("returns"))
+    }
+
+    /// Lets the brain place what it can, and does as it says. Returns what it decided, in that order.
     ///
     /// # Errors
     /// If something that was made is not of its kind.
     ///
     /// # Panics
     /// If the brain wishes for what makes no sense here, where nobody has a GPU and all pods have one priority.
-    pub fn place(&mut self) -> Result<Fate, serde_json::Error> {
-        let mut told = String::new();
-        loop {
-            self.now_ms += 10;
+    pub fn place(&mut self) -> Result<Vec<Decision>, Error> {
+        let mut decisions = Vec::new();
+        for _ in 0..TURNS_MAX {
+            self.now_ms += TURN_MS;
             let effects = self.scheduler.turn(self.now_ms, &mut [&mut Alike]);
-            let mut quiet = true;
+            let quiet = effects.iter().all(|effect| matches!(effect, Effect::Explain { .. })) && !self.is_restless();
+            // All of them are decided before the first of them is known to be done.
+            let mut done = Vec::new();
             for effect in effects {
                 match effect {
-                    Effect::Explain { pod, message } if self.is_asked(&pod) => told = message,
-                    Effect::Explain { .. } => {}
+                    Effect::Explain { pod, message } => drop(self.told.insert(full(&pod), message)),
                     Effect::Volumes { pod, node, choices } => {
-                        assert!(self.is_asked(&pod), "volumes of {pod:?} are chosen, which nobody asked for");
-                        self.choose(&choices)?;
-                        self.scheduler.done(self.now_ms, Done::Volumes { pod, node, outcome: Outcome::Done });
-                        quiet = false;
+                        decisions.extend(self.decide(&pod, &node));
+                        for choice in choices {
+                            let (claim, volume) = self.choose(&pod, &choice);
+                            done.push(seen(&claim, Seen::Claim)?.into());
+                            done.push(seen(&volume, Seen::Volume)?.into());
+                        }
+                        done.push(Done::Volumes { pod, node, outcome: Outcome::Done }.into());
                     }
                     Effect::Bind { pod, node, grant } => {
-                        assert!(self.is_asked(&pod) && grant.is_none(), "{pod:?} is bound with {grant:?}");
-                        self.bind(pod, &node)?;
-                        return Ok(Fate::Bound(node));
+                        assert_eq!(grant, None, "{pod:?} is given GPUs");
+                        decisions.extend(self.decide(&pod, &node));
+                        let bound = self.world.pods.iter().find(|bound| full_name(bound) == full(&pod));
+                        done.extend(bound.map(|bound| seen(bound, Seen::Pod)).transpose()?.map(News::from));
+                        done.push(Done::Bind { pod, node, outcome: Outcome::Done }.into());
                     }
                     other => panic!("nobody should want {other:?}"),
                 }
             }
+            for news in done {
+                match news {
+                    News::Seen(seen) => self.scheduler.see(self.now_ms, seen),
+                    News::Done(done) => self.scheduler.done(self.now_ms, done),
+                }
+            }
             if quiet {
-                return Ok(Fate::Waits(told));
+                break;
             }
         }
+        Ok(decisions)
     }
 
-    fn is_asked(&self, pod: &PodName) -> bool {
-        format!("{}/{}", pod.namespace, pod.name) == full_name(&self.world.pod)
-    }
-
-    fn see<T: serde::de::DeserializeOwned>(
-        &mut self,
-        objects: &[Value],
-        kind: fn(String, Option<Box<T>>) -> Seen,
-    ) -> Result<(), serde_json::Error> {
-        let mut seen = Vec::new();
-        tell(objects, kind, &mut seen)?;
-        for seen in seen {
-            self.scheduler.see(self.now_ms, seen);
-        }
-        Ok(())
-    }
-
-    /// The pod gets its node, and is seen there.
-    fn bind(&mut self, pod: PodName, node: &str) -> Result<(), serde_json::Error> {
-        self.scheduler.done(self.now_ms, Done::Bind { pod, node: node.to_owned(), outcome: Outcome::Done });
-        let mut bound = self.world.pod.clone();
+    /// A waiting pod goes to a node; none if that was decided before.
+    fn decide(&mut self, pod: &PodName, node: &str) -> Option<Decision> {
+        let mut bound = self.waiting.remove(&full(pod))?;
+        let decision = Decision { world: World { pod: bound.clone(), ..self.world.clone() }, node: node.to_owned() };
         bound["spec"]["nodeName"] = node.into();
-        self.see(std::slice::from_ref(&bound), Seen::Pod)?;
         self.world.pods.push(bound);
-        Ok(())
+        Some(decision)
     }
 
-    /// What provisioner and volume controller do.
-    fn choose(&mut self, choices: &[VolumeChoice]) -> Result<(), serde_json::Error> {
-        for choice in choices {
-            let (claim, volume) = match choice {
-                VolumeChoice::Take { claim, volume, .. } => (claim, volume.clone()),
-                VolumeChoice::Provision { claim, node, .. } => (claim, self.make_volume(claim, node)),
-            };
-            let Some(held) = self.world.claim(claim) else { panic!("there is no claim {claim}") };
-            held["spec"]["volumeName"] = volume.clone().into();
-            held["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = "yes".into();
-            held["status"]["phase"] = "Bound".into();
-            let held = held.clone();
-            let meta = &held["metadata"];
-            let Some(given) = self.world.pvs.iter_mut().find(|pv| pv["metadata"]["name"] == volume.as_str()) else {
-                panic!("there is no volume {volume}")
-            };
-            assert_ne!(given["status"]["phase"], "Bound", "volume {volume} is given away twice");
-            given["spec"]["claimRef"] = json!({"namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]});
-            given["status"]["phase"] = "Bound".into();
-            let given = given.clone();
-            self.see(&[given], Seen::Volume)?;
-            self.see(&[held], Seen::Claim)?;
-        }
-        Ok(())
+    /// What provisioner and volume controller do: the claim and its volume.
+    fn choose(&mut self, pod: &PodName, choice: &VolumeChoice) -> (Value, Value) {
+        let (VolumeChoice::Provision { claim, .. } | VolumeChoice::Take { claim, .. }) = choice;
+        let of_pod = |other: &&mut Value| full_name(other) == format!("{}/{claim}", pod.namespace);
+        let Some(held) = self.world.pvcs.iter_mut().find(of_pod) else { panic!("there is no claim {claim} in {}", pod.namespace) };
+        let name = match choice {
+            VolumeChoice::Take { volume, .. } => volume.clone(),
+            VolumeChoice::Provision { node, .. } => {
+                let host = self.world.nodes.iter().find(|other| other["metadata"]["name"] == node.as_str());
+                let made = made(held, host.map(|node| &node["metadata"]["labels"]["kubernetes.io/hostname"]));
+                let name = full_name(&made);
+                self.world.pvs.push(made);
+                name
+            }
+        };
+        assert!(held["spec"].get("volumeName").is_none(), "claim {claim} gets volume {name} although it has one");
+        held["spec"]["volumeName"] = name.clone().into();
+        held["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = "yes".into();
+        held["status"]["phase"] = "Bound".into();
+        let meta = &held["metadata"];
+        let to = json!({"namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]});
+        let Some(given) = self.world.pvs.iter_mut().find(|pv| full_name(pv) == name) else { panic!("there is no volume {name}") };
+        assert_ne!(given["status"]["phase"], "Bound", "volume {name} is given away twice");
+        given["spec"]["claimRef"] = to;
+        given["status"]["phase"] = "Bound".into();
+        (held.clone(), given.clone())
     }
+}
 
-    /// A new volume for a claim, which the node's host reaches and no other.
-    fn make_volume(&mut self, claim: &str, node: &str) -> String {
-        let name = format!("made-for-{claim}");
-        let Some(held) = self.world.claim(claim) else { panic!("there is no claim {claim}") };
-        let spec = held["spec"].clone();
-        let host = self.world.nodes.iter().find(|other| other["metadata"]["name"] == node);
-        let host = host.map_or(Value::Null, |node| node["metadata"]["labels"]["kubernetes.io/hostname"].clone());
+/// What the brain learns.
+enum News {
+    Seen(Seen),
+    Done(Done),
+}
+
+impl From<Seen> for News {
+    fn from(seen: Seen) -> Self {
+        Self::Seen(seen)
+    }
+}
+
+impl From<Done> for News {
+    fn from(done: Done) -> Self {
+        Self::Done(done)
+    }
+}
+
+fn full(pod: &PodName) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+/// A new volume for a claim, which this host reaches and no other; every node if it has no name.
+fn made(claim: &Value, host: Option<&Value>) -> Value {
+    let (meta, spec) = (&claim["metadata"], &claim["spec"]);
+    let mut volume = json!({
+        "metadata": {"name": format!("made-for-{}-{}", meta["namespace"], meta["name"]).replace('"', "")},
+        "spec": {
+            "accessModes": spec["accessModes"], "capacity": spec["resources"]["requests"], "storageClassName": "made",
+            "volumeMode": spec["volumeMode"], "hostPath": {"path": "/made"},
+        },
+        "status": {"phase": "Pending"},
+    });
+    if let Some(host) = host.filter(|host| !host.is_null()) {
         let term = json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]});
-        let mut volume = json!({
-            "metadata": {"name": name},
-            "spec": {
-                "accessModes": spec["accessModes"], "capacity": spec["resources"]["requests"], "storageClassName": spec["storageClassName"],
-                "volumeMode": spec["volumeMode"], "hostPath": {"path": "/made"},
-            },
-            "status": {"phase": "Pending"},
-        });
-        if !host.is_null() {
-            volume["spec"]["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [term]}});
-        }
-        self.world.pvs.push(volume);
-        name
+        volume["spec"]["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [term]}});
     }
+    volume
 }

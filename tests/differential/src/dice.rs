@@ -22,7 +22,7 @@ impl Dice {
     }
 
     /// One of some; one that is listed twice is twice as likely.
-    pub(crate) fn pick<'v, T: ?Sized>(&mut self, values: &[&'v T]) -> &'v T {
+    pub(crate) fn pick<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.0.usize(..values.len())]
     }
 

@@ -40,22 +40,15 @@ struct Themes {
 }
 
 impl Themes {
+    /// One, and now and then others with it.
     fn draw(dice: &mut Dice) -> Self {
-        let mut themes = Self {
-            labels: dice.chance(1, 4),
-            taints: dice.chance(1, 4),
-            ports: dice.chance(1, 5),
-            amounts: dice.chance(1, 4),
-            near: dice.chance(1, 4),
-            spread: dice.chance(1, 4),
-            volumes: dice.chance(1, 4),
-        };
-        // Half of those that would be about nothing are about one thing.
+        let mut themes = Self::default();
         let Self { labels, taints, ports, amounts, near, spread, volumes } = &mut themes;
         let all = [labels, taints, ports, amounts, near, spread, volumes];
-        if !all.iter().any(|theme| **theme) {
-            let row = dice.number(0, 6) as usize;
-            *all[row] = true;
+        // Those of many rules come more often.
+        let first = dice.pick(&[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6]);
+        for (row, theme) in all.into_iter().enumerate() {
+            *theme = row == first || dice.chance(1, 12);
         }
         themes
     }
@@ -76,6 +69,8 @@ pub fn world(seed: u64) -> World {
 pub enum Step {
     /// A pod comes, which waits.
     Arrives(Value),
+    /// A pod comes that somebody else gave a node.
+    Runs(Value),
     /// One of the pods that have a node is gone.
     Leaves(usize),
     /// A pod that has a node is told to stop.
@@ -90,30 +85,45 @@ pub enum Step {
     Namespace(Value),
 }
 
-/// The cluster of a seed, and what happens in it.
+/// The cluster of a seed, and what happens in it: pods come one after the other, and other things happen between.
 #[must_use]
 pub fn history(seed: u64) -> (World, Vec<Step>) {
     let mut dice = Dice::new(seed);
     let themes = Themes::draw(&mut dice);
     let mut world = cluster(&mut dice, themes);
-    let mut steps = Vec::new();
+    let (mut pods, mut steps) = (Vec::new(), Vec::new());
     for row in 0..dice.number(3, 8) {
-        while dice.chance(1, 3) {
-            steps.push(change(&mut dice, themes));
+        pods.push(pods::waiting(&mut dice, themes, &format!("asks-{row}"), &mut world));
+    }
+    for pod in pods {
+        while dice.chance(1, 2) {
+            steps.push(change(&mut dice, themes, steps.len(), &mut world));
         }
-        steps.push(Step::Arrives(pods::waiting(&mut dice, themes, &format!("asks-{row}"), &mut world)));
+        steps.push(Step::Arrives(pod));
     }
     (world, steps)
 }
 
-fn change(dice: &mut Dice, themes: Themes) -> Step {
+/// The cluster of a seed, and pods that come all at once.
+#[must_use]
+pub fn crowd(seed: u64) -> (World, Vec<Value>) {
+    let mut dice = Dice::new(seed);
+    let themes = Themes::draw(&mut dice);
+    let mut world = cluster(&mut dice, themes);
+    let count = dice.number(2, 6);
+    let pods = (0..count).map(|row| pods::waiting(&mut dice, themes, &format!("asks-{row}"), &mut world)).collect();
+    (world, pods)
+}
+
+fn change(dice: &mut Dice, themes: Themes, number: usize, world: &mut World) -> Step {
     let row = dice.number(0, 20) as usize;
-    match dice.number(0, 8) {
+    match dice.number(0, 10) {
         0..=2 => Step::Leaves(row),
         3 => Step::Stops(row),
         4 => Step::Relabelled(row, selectors::pod_labels(dice)),
         5 | 6 => Step::Node(nodes::node(dice, themes, &format!("n{}", row % 8))),
         7 => Step::NodeGone(row),
+        8 | 9 => Step::Runs(pods::bound(dice, themes, &format!("comes-{number}"), world)),
         _ => {
             let mut all = namespaces(dice);
             Step::Namespace(all.swap_remove(row % NAMESPACES.len()))
@@ -122,12 +132,18 @@ fn change(dice: &mut Dice, themes: Themes) -> Step {
 }
 
 fn cluster(dice: &mut Dice, themes: Themes) -> World {
-    let nodes = (0..dice.number(1, 8)).map(|row| nodes::node(dice, themes, &format!("n{row}"))).collect();
+    // What is counted is counted over several.
+    let (least, most) = if themes.spread { (3, 6) } else { (1 + 2 * u32::from(themes.near), 8) };
+    let mut nodes = (0..dice.number(least, most)).map(|row| nodes::node(dice, themes, &format!("n{row}"))).collect::<Vec<_>>();
+    if themes.spread && dice.chance(1, 2) {
+        nodes::close_some(dice, &mut nodes);
+    }
     let mut world = World { nodes, namespaces: namespaces(dice), ..World::default() };
     if themes.volumes {
         storage::classes_and_volumes(dice, &mut world);
     }
-    for row in 0..dice.number(0, 12) {
+    let (least, most) = if themes.spread { (10, 26) } else { (0, 12) };
+    for row in 0..dice.number(least, most) {
         let pod = pods::bound(dice, themes, &format!("runs-{row}"), &mut world);
         world.pods.push(pod);
     }

@@ -126,6 +126,12 @@ impl Shares {
         Ok(())
     }
 
+    /// Worlds counted.
+    #[must_use]
+    pub fn worlds(&self) -> u32 {
+        self.worlds
+    }
+
     /// Features that decided in no world.
     pub fn idle(&self) -> impl Iterator<Item = &'static str> {
         FEATURES.iter().map(|feature| feature.0).filter(|name| self.counts.get(name).is_none_or(|counts| counts.1 == 0))

@@ -3,7 +3,7 @@
 use partita_cluster::Case;
 use partita_kube::watch::Seen;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Error, Value};
 
 /// Everything that decides where a pod may go, as JSON. The pods of a cluster have a node each; the one that waits stands apart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub fn full_name(object: &Value) -> String {
     text("namespace").map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
 }
 
-fn typed<T: DeserializeOwned>(objects: &[Value]) -> Result<Vec<T>, serde_json::Error> {
+fn typed<T: DeserializeOwned>(objects: &[Value]) -> Result<Vec<T>, Error> {
     objects.iter().cloned().map(serde_json::from_value).collect()
 }
 
@@ -37,7 +37,7 @@ impl World {
     ///
     /// # Errors
     /// If an object is not of its kind.
-    pub fn case(&self) -> Result<Case, serde_json::Error> {
+    pub fn case(&self) -> Result<Case, Error> {
         Ok(Case {
             nodes: typed(&self.nodes)?,
             namespaces: typed(&self.namespaces)?,
@@ -49,39 +49,30 @@ impl World {
         })
     }
 
-    /// The same as partita's watches would tell it, the waiting pod included.
+    /// The same as partita's watches would tell it, the waiting pod aside.
     ///
     /// # Errors
     /// If an object is not of its kind.
-    pub fn seen(&self) -> Result<Vec<Seen>, serde_json::Error> {
-        let mut seen = Vec::new();
-        tell(&self.namespaces, Seen::Namespace, &mut seen)?;
-        tell(&self.storageclasses, Seen::Class, &mut seen)?;
-        tell(&self.pvs, Seen::Volume, &mut seen)?;
-        tell(&self.pvcs, Seen::Claim, &mut seen)?;
-        tell(&self.nodes, Seen::Node, &mut seen)?;
-        tell(&self.pods, Seen::Pod, &mut seen)?;
-        if !self.pod.is_null() {
-            tell(std::slice::from_ref(&self.pod), Seen::Pod, &mut seen)?;
-        }
-        Ok(seen)
-    }
-
-    /// The claim of that name in the waiting pod's namespace, and the volume of that name.
-    pub(crate) fn claim(&mut self, name: &str) -> Option<&mut Value> {
-        let namespace = self.pod["metadata"]["namespace"].clone();
-        self.pvcs.iter_mut().find(|claim| claim["metadata"]["name"] == name && claim["metadata"]["namespace"] == namespace)
+    pub fn seen(&self) -> Result<Vec<Seen>, Error> {
+        let mut all = Vec::new();
+        tell(&self.namespaces, Seen::Namespace, &mut all)?;
+        tell(&self.storageclasses, Seen::Class, &mut all)?;
+        tell(&self.pvs, Seen::Volume, &mut all)?;
+        tell(&self.pvcs, Seen::Claim, &mut all)?;
+        tell(&self.nodes, Seen::Node, &mut all)?;
+        tell(&self.pods, Seen::Pod, &mut all)?;
+        Ok(all)
     }
 }
 
-/// What a watch says of some objects.
-pub(crate) fn tell<T: DeserializeOwned>(
-    objects: &[Value],
-    kind: fn(String, Option<Box<T>>) -> Seen,
-    seen: &mut Vec<Seen>,
-) -> Result<(), serde_json::Error> {
+fn tell<T: DeserializeOwned>(objects: &[Value], kind: fn(String, Option<Box<T>>) -> Seen, all: &mut Vec<Seen>) -> Result<(), Error> {
     for object in objects {
-        seen.push(kind(full_name(object), Some(Box::new(serde_json::from_value(object.clone())?))));
+        all.push(seen(object, kind)?);
     }
     Ok(())
+}
+
+/// What a watch says of an object.
+pub(crate) fn seen<T: DeserializeOwned>(object: &Value, kind: fn(String, Option<Box<T>>) -> Seen) -> Result<Seen, Error> {
+    Ok(kind(full_name(object), Some(Box::new(serde_json::from_value(object.clone())?))))
 }

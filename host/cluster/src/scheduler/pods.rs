@@ -214,12 +214,15 @@ impl Scheduler {
         let left = std::mem::replace(&mut entry.stage, stage);
         if let Stage::Assumed(flight) = &entry.stage {
             self.flights.entry(flight.node.clone()).or_default().insert(name.to_owned());
-        } else if let Stage::Assumed(flight) = left
-            && let Some(here) = self.flights.get_mut(&flight.node)
-        {
-            here.remove(name);
-            if here.is_empty() {
-                self.flights.remove(&flight.node);
+        } else if let Stage::Assumed(flight) = left {
+            if let Some(here) = self.flights.get_mut(&flight.node) {
+                here.remove(name);
+                if here.is_empty() {
+                    self.flights.remove(&flight.node);
+                }
+            }
+            if !flight.chosen.is_empty() {
+                self.settle_promises(name);
             }
         }
     }

@@ -43,10 +43,10 @@ impl Scheduler {
     /// late.
     fn is_as_assumed(&self, name: &str) -> bool {
         let Some(entry) = self.pods.get(name) else { return false };
-        let (Some(flight), Some(_)) = (entry.flight(), entry.id) else { return false };
+        let (Some(flight), Some(_), Some(spec)) = (entry.flight(), entry.id, &entry.spec) else { return false };
         let node = self.nodes.get(&flight.node).and_then(|node| node.id);
         flight.node == entry.object.spec.value.node_name
-            && node.is_some_and(|node| self.written_grant(name, node).unwrap_or_default() == flight.grant)
+            && node.is_some_and(|node| self.written_grant(name, node, &spec.demand.gpu).unwrap_or_default() == flight.grant)
     }
 
     /// What was assumed is so.
@@ -138,7 +138,7 @@ impl Scheduler {
             let Some(entry) = self.pods.get(&name).filter(|entry| entry.stage == Stage::Runs) else { continue };
             let Some(ask) = entry.spec.as_ref().map(|spec| &spec.demand.gpu) else { continue };
             let has = entry.id.and_then(|id| self.planner.cluster().runs_on(id)).map(|(_, grant)| grant);
-            let uses = match self.written_grant(&name, node) {
+            let uses = match self.written_grant(&name, node, ask) {
                 Some(grant) => Some(grant).filter(|_| changed),
                 None => self.seen_grant(&name, node_name, ask),
             };
@@ -192,12 +192,17 @@ impl Scheduler {
         }
     }
 
-    /// What the binding of a pod says that it uses of GPUs; none if it says nothing that can be believed.
-    fn written_grant(&self, name: &str, node: NodeId) -> Option<Grant> {
+    /// What the binding of a pod that asks for `ask` says that it uses of GPUs; none if it says nothing that can be believed.
+    fn written_grant(&self, name: &str, node: NodeId, ask: &GpuAsk) -> Option<Grant> {
         let known = self.planner.cluster().node(node)?;
         let text = self.pods.get(name)?.object.metadata.annotations.as_ref()?.get(keys::GRANT)?;
-        let read = grant::parse(text, &grant::row_of(&known.spec, self.planner.cluster().models()));
-        read.inspect_err(|error| tracing::warn!(pod = name, "the annotation {} is not believed: {error}", keys::GRANT)).ok()
+        let read = match grant::parse(text, &grant::row_of(&known.spec, self.planner.cluster().models())) {
+            Ok(grant) if answers(&grant, ask) => return Some(grant),
+            Ok(_) => "it is not what the pod asks for".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(pod = name, "the annotation {} is not believed: {read}", keys::GRANT);
+        None
     }
 
     /// The whole GPUs that the node's agent saw a pod use.
@@ -214,12 +219,28 @@ impl Scheduler {
     /// first that are free, since which they are is the kubelet's choice.
     fn grant_of(&self, name: &str, node: NodeId, spec: &PodSpec) -> Grant {
         let Some(known) = self.planner.cluster().node(node) else { return Grant::default() };
-        if let Some(grant) = self.written_grant(name, node).or_else(|| self.seen_grant(name, &known.spec.name, &spec.demand.gpu)) {
+        if let Some(grant) = self.written_grant(name, node, &spec.demand.gpu).or_else(|| self.seen_grant(name, &known.spec.name, &spec.demand.gpu)) {
             return grant;
         }
         let GpuAsk::Share { count, milli } = spec.demand.gpu else { return Grant::default() };
         let free = (0u8..).zip(&known.room.gpus).filter(|(_, gpu)| gpu.share_free() >= milli);
         let parts: Vec<(u8, Use)> = free.map(|(index, _)| (index, Use::Share(milli))).take(count as usize).collect();
         if parts.len() == count as usize { Grant(parts) } else { Grant::default() }
+    }
+}
+
+/// Whether a grant is of the kind and number that was asked: anybody who may create pods may write the annotation, and must not take more
+/// out of the books than the kubelet will give.
+fn answers(grant: &Grant, ask: &GpuAsk) -> bool {
+    let parts = &grant.0;
+    match ask {
+        GpuAsk::None => parts.is_empty(),
+        GpuAsk::Share { count, milli } => parts.len() == *count as usize && parts.iter().all(|(_, used)| *used == Use::Share(*milli)),
+        GpuAsk::Mig { partitions } => {
+            let asked: u32 = partitions.iter().map(|(_, count)| count).sum();
+            parts.len() == asked as usize && parts.iter().all(|(_, used)| matches!(used, Use::Partition(_)))
+        }
+        GpuAsk::Mps { memory_mib } => parts.len() == 1 && parts.iter().all(|(_, used)| *used == Use::Mps(*memory_mib)),
+        GpuAsk::Floor { .. } => parts.len() == 1,
     }
 }

@@ -156,8 +156,33 @@ impl Scheduler {
         flight.chosen.extend(choices.iter().map(|choice| match choice {
             VolumeChoice::Provision { claim, version, .. } | VolumeChoice::Take { claim, version, .. } => (claim.clone(), version.clone()),
         }));
-        self.effects.push(Effect::Volumes { pod, node: flight.node.clone(), choices });
+        let node = flight.node.clone();
+        self.promise(name, &pod.namespace, &choices);
+        self.effects.push(Effect::Volumes { pod, node, choices });
         self.step(name, Step::Chooses);
+    }
+
+    /// From now on nobody else gets what was chosen for a pod.
+    fn promise(&mut self, name: &str, namespace: &str, choices: &[VolumeChoice]) {
+        for choice in choices {
+            match choice {
+                VolumeChoice::Take { claim, volume, .. } => {
+                    self.storage.promise_volume(volume, format!("{namespace}/{claim}"), name);
+                    self.dirty.all = true;
+                }
+                VolumeChoice::Provision { claim, node, .. } => {
+                    let claim = format!("{namespace}/{claim}");
+                    self.storage.promise_node(claim.clone(), node, name);
+                    self.dirty.claims.insert(claim);
+                }
+            }
+        }
+    }
+
+    /// A pod is no longer on its way: what was promised to it, it has, or others may have it.
+    pub(super) fn settle_promises(&mut self, name: &str) {
+        self.dirty.all |= self.storage.release(name);
+        self.free_claims(name);
     }
 
     /// What is to be done about the claims of a pod on its way that are not bound yet.
@@ -166,18 +191,18 @@ impl Scheduler {
             return Ok(Vec::new());
         };
         let Some(flight) = entry.flight() else { return Ok(Vec::new()) };
+        // Somebody else may use by now what only one can.
+        let ahead = |user: &PodEntry| user.flight().is_none_or(|flight| flight.step > Step::Makes);
+        let taken = |namespace: &str, claim: &str| {
+            let claim = format!("{namespace}/{claim}");
+            self.users_of(name, &claim).find(|(_, user)| ahead(user)).map(|(name, _)| name.clone())
+        };
         if flight.step == Step::Makes {
-            // Somebody else may use by now what only one can.
-            let ahead = |user: &PodEntry| user.flight().is_none_or(|flight| flight.step > Step::Makes);
-            let taken = |namespace: &str, claim: &str| {
-                let claim = format!("{namespace}/{claim}");
-                self.users_of(name, &claim).find(|(_, user)| ahead(user)).map(|(name, _)| name.clone())
-            };
             let scene = Scene { storage: &self.storage, budgets: &self.budgets, taken: &taken };
             translate::pending(&entry.object, &scene).map_err(|refusal| refusal.to_string())?;
         }
         let labels = self.nodes.get(&flight.node).map(NodeEntry::labels).unwrap_or_default();
-        let left = translate::choose(&entry.object, &flight.node, &labels, &self.storage);
+        let left = translate::choose(&entry.object, (&flight.node, &labels), &self.storage, &taken);
         let left = match left {
             // What was chosen is being bound.
             Err(translate::Refusal::Waits(_)) if !flight.chosen.is_empty() => return Ok(vec![Next::Wait]),

@@ -5,8 +5,9 @@
 //! runs already is booked whatever it says ([`running`]).
 //!
 //! What kube-scheduler's filters look at and this does not: remaining capacity of a storage backend (`CSIStorageCapacity`; its
-//! provisioner refuses, and the pod is placed again), and features that a node declares. Of its scores: default spreading of a
-//! service's pods, and where images are.
+//! provisioner refuses, and the pod is placed again), drivers that want pods kept away from nodes without them
+//! (`preventPodSchedulingIfMissing`), and features that a node declares. In all else both agree: `tests/differential` holds it. Of its
+//! scores: default spreading of a service's pods, and where images are.
 
 mod budget;
 mod constraints;
@@ -26,7 +27,7 @@ pub use node::{NodeView, node};
 pub use pod::{Scene, pending, running};
 pub use selector::matches_term;
 pub use storage::Storage;
-pub use volumes::{Prebind, SELECTED_NODE, choose};
+pub use volumes::{Prebind, SELECTED_NODE, Taken, choose};
 
 /// The longest text of somebody else's that is quoted.
 const QUOTE_MAX: usize = 64;

@@ -8,7 +8,7 @@ use partita_core::model::{Constraints, Demand, GpuAsk, PodSpec, Terms};
 use super::{
     Budgets, Refusal, Storage, Unsupported, constraints, gpu, keys, names, quote,
     requests::{self, Asked},
-    volumes,
+    volumes::{self, Taken},
 };
 use crate::{
     objects::Pod,
@@ -25,7 +25,7 @@ pub struct Scene<'a> {
     /// Disruption budgets.
     pub budgets: &'a Budgets,
     /// Which other pod uses a claim, by its namespace and name: for claims that allow one pod at a time.
-    pub taken: &'a dyn Fn(&str, &str) -> Option<String>,
+    pub taken: &'a Taken<'a>,
 }
 
 /// A pod that waits for a node.

@@ -16,6 +16,10 @@ pub struct Storage {
     limits: BTreeMap<String, BTreeMap<String, u32>>,
     /// By driver: on how many nodes it has a limit.
     limited: BTreeMap<String, usize>,
+    /// What was decided and is not seen yet: the claim, `namespace/name`, that gets a volume, and the pod for which it does.
+    promised: BTreeMap<String, (String, String)>,
+    /// The node that the volume of a claim is being made for, and the pod.
+    selected: BTreeMap<String, (String, String)>,
 }
 
 impl Storage {
@@ -76,6 +80,34 @@ impl Storage {
             self.limits.insert(node, limits);
         }
         !before.iter().eq(self.limited.keys())
+    }
+
+    /// Nobody but this claim, `namespace/name`, gets the volume, until [`Storage::release`] of the pod.
+    pub fn promise_volume(&mut self, volume: &str, claim: String, pod: &str) {
+        self.promised.insert(volume.to_owned(), (claim, pod.to_owned()));
+    }
+
+    /// The volume of a claim, `namespace/name`, is to be made for this node and no other, until [`Storage::release`] of the pod.
+    pub fn promise_node(&mut self, claim: String, node: &str, pod: &str) {
+        self.selected.insert(claim, (node.to_owned(), pod.to_owned()));
+    }
+
+    /// What was promised to a pod has come about, or will not. Returns whether that was a volume.
+    pub fn release(&mut self, pod: &str) -> bool {
+        let before = self.promised.len();
+        self.promised.retain(|_, (_, of)| of != pod);
+        self.selected.retain(|_, (_, of)| of != pod);
+        self.promised.len() < before
+    }
+
+    /// The claim, `namespace/name`, to which a volume is promised.
+    pub(super) fn promised(&self, volume: &str) -> Option<&str> {
+        self.promised.get(volume).map(|(claim, _)| claim.as_str())
+    }
+
+    /// The node that the volume of a claim is being made for, as was decided and is not seen yet.
+    pub(super) fn selected(&self, claim: &Claim) -> Option<&str> {
+        self.selected.get(&full_name(&claim.metadata)).map(|(node, _)| node.as_str())
     }
 
     /// The claim of a name.

@@ -10,7 +10,7 @@ use partita_core::model::constraints::{NodeTerm, Operator, Requirement};
 
 use super::{Storage, Unsupported, matches_term, selector};
 use crate::{
-    objects::{Claim, PersistentVolume},
+    objects::{Claim, PersistentVolume, full_name},
     quantity::Quantity,
 };
 
@@ -30,7 +30,7 @@ fn class_of_volume(volume: &PersistentVolume) -> &str {
 
 /// The terms of nodes from which a volume can be reached; none if that is from everywhere.
 ///
-/// A volume looks at labels only: what its terms say of fields is compared with nothing, so that `In` never holds and `NotIn` always.
+/// A volume looks at labels only: whatever its terms say of fields holds.
 pub(super) fn affinity(volume: &PersistentVolume) -> Result<Option<Vec<NodeTerm>>, Unsupported> {
     let whose = format!("volume {}", volume.metadata.name.as_deref().unwrap_or_default());
     if let Some(error) = volume.error() {
@@ -39,8 +39,8 @@ pub(super) fn affinity(volume: &PersistentVolume) -> Result<Option<Vec<NodeTerm>
     let Some(required) = volume.spec.value.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref()) else { return Ok(None) };
     let term = |term| {
         let mut term = selector::node_term(term, &whose)?;
-        // No node has this name.
-        term.fields.iter_mut().for_each(|field| field.values = vec![String::new()]);
+        // No node is without a name.
+        term.fields.iter_mut().for_each(|field| (field.operator, field.values) = (Operator::NotIn, vec![String::new()]));
         Ok(term)
     };
     required.node_selector_terms.iter().map(term).collect::<Result<Vec<_>, _>>().map(Some)
@@ -96,12 +96,12 @@ struct Supply<'s> {
 
 impl<'s> Supply<'s> {
     fn of(claims: &[&Claim], storage: &'s Storage) -> Self {
-        let of_use = |volume: &&PersistentVolume| claims.iter().any(|claim| serves(volume, claim));
+        let of_use = |volume: &&PersistentVolume| claims.iter().any(|claim| serves(volume, claim, storage));
         let mut volumes: Vec<&PersistentVolume> = storage.volumes().map(|(_, volume)| volume).filter(of_use).collect();
         volumes.sort_by_cached_key(|volume| capacity(volume));
         let wanted = |(row, claim): (usize, &&Claim)| {
-            let mut rows: Vec<usize> = (0..volumes.len()).filter(|&row| serves(volumes[row], claim)).collect();
-            if let Some(aside) = rows.iter().copied().find(|&row| is_for(volumes[row], claim)) {
+            let mut rows: Vec<usize> = (0..volumes.len()).filter(|&row| serves(volumes[row], claim, storage)).collect();
+            if let Some(aside) = rows.iter().copied().find(|&row| is_for(volumes[row], claim, storage)) {
                 rows = vec![aside];
             }
             (row, rows)
@@ -209,17 +209,20 @@ fn asked(claim: &Claim) -> Option<Quantity> {
     claim.spec.value.resources.requests.get("storage").map_or(Some(Quantity::ZERO), |text| Quantity::parse(text).ok())
 }
 
-/// Whether a volume is set aside for this very claim.
-fn is_for(volume: &PersistentVolume, claim: &Claim) -> bool {
-    volume.spec.value.claim_ref.as_ref().is_some_and(|of| {
-        Some(&of.namespace) == claim.metadata.namespace.as_ref()
-            && Some(&of.name) == claim.metadata.name.as_ref()
-            && (of.uid.is_empty() || Some(&of.uid) == claim.metadata.uid.as_ref())
-    })
+/// Whether a volume is set aside for this very claim, or promised to it.
+fn is_for(volume: &PersistentVolume, claim: &Claim, storage: &Storage) -> bool {
+    match &volume.spec.value.claim_ref {
+        Some(of) => {
+            Some(&of.namespace) == claim.metadata.namespace.as_ref()
+                && Some(&of.name) == claim.metadata.name.as_ref()
+                && (of.uid.is_empty() || Some(&of.uid) == claim.metadata.uid.as_ref())
+        }
+        None => storage.promised(&full_name(&volume.metadata)) == Some(&full_name(&claim.metadata)),
+    }
 }
 
 /// Whether a volume that is there would do for a claim.
-fn serves(volume: &PersistentVolume, claim: &Claim) -> bool {
+fn serves(volume: &PersistentVolume, claim: &Claim, storage: &Storage) -> bool {
     let (has, wants) = (&volume.spec.value, &claim.spec.value);
     let block = |mode: &Option<String>| mode.as_deref() == Some("Block");
     let attributes = |name: &Option<String>| name.clone().unwrap_or_default();
@@ -230,11 +233,12 @@ fn serves(volume: &PersistentVolume, claim: &Claim) -> bool {
         && attributes(&has.volume_attributes_class_name) == attributes(&wants.volume_attributes_class_name)
         && asked(claim).is_some_and(|asked| capacity(volume) >= asked);
     // Who set it aside is trusted with the rest.
-    fits && (is_for(volume, claim) || (has.claim_ref.is_none() && is_free(volume) && selects(claim, volume) && offers(volume, claim)))
+    fits && (is_for(volume, claim, storage) || (is_free(volume, storage) && selects(claim, volume) && offers(volume, claim)))
 }
 
-fn is_free(volume: &PersistentVolume) -> bool {
-    volume.status.value.phase == "Available"
+fn is_free(volume: &PersistentVolume, storage: &Storage) -> bool {
+    let kept = volume.spec.value.claim_ref.is_some() || storage.promised(&full_name(&volume.metadata)).is_some();
+    volume.status.value.phase == "Available" && !kept
 }
 
 fn offers(volume: &PersistentVolume, claim: &Claim) -> bool {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use partita_core::model::constraints::{NodeTerm, Operator, Requirement};
 
-use super::{Refusal, Storage, Unsupported, keys, names, quote, selector, there};
+use super::{Refusal, Storage, Unsupported, keys, matches_term, names, quote, selector, there};
 use crate::objects::{Claim, PersistentVolume, Pod, StorageClass, Volume};
 
 const BOUND: &str = "pv.kubernetes.io/bind-completed";
@@ -47,14 +47,11 @@ pub enum Prebind {
 }
 
 /// What the pod's volumes demand. `taken` tells who else uses a claim.
-pub(super) fn of(pod: &Pod, storage: &Storage, taken: &dyn Fn(&str, &str) -> Option<String>) -> Result<Demands, Refusal> {
+pub(super) fn of(pod: &Pod, storage: &Storage, taken: &Taken<'_>) -> Result<Demands, Refusal> {
     let mut demands = Demands::default();
     let mut unbound = Vec::new();
     for (claim, own) in claims(pod, storage)? {
-        if let Some(other) = one_pod(claim).then(|| taken(namespace(claim), name(claim))).flatten() {
-            let what = format!("claim {} allows one pod at a time, and {other} uses it", name(claim));
-            return Err(Refusal::Waits(what));
-        }
+        alone(claim, own, taken)?;
         match state(claim, storage)? {
             State::Bound(volume) => bound(volume, own, storage, &mut demands)?,
             State::Selected(node, class) => {
@@ -102,15 +99,27 @@ fn by_class<'a>(unbound: Vec<(&'a Claim, &'a StorageClass)>) -> Vec<(&'a Storage
     all
 }
 
+/// Who else uses a claim, by its namespace and name.
+pub type Taken<'a> = dyn Fn(&str, &str) -> Option<String> + 'a;
+
 /// What to do about the pod's claims now that it goes to `node`, which has `labels`; nothing if all of them are bound.
 ///
 /// # Errors
-/// If no volume is left there for a claim: somebody else was faster, so the pod has to be placed anew.
-pub fn choose(pod: &Pod, node: &str, labels: &BTreeMap<String, String>, storage: &Storage) -> Result<Vec<Prebind>, Refusal> {
+/// If a claim cannot be had there: somebody else was faster, so the pod has to be placed anew.
+pub fn choose(
+    pod: &Pod,
+    (node, labels): (&str, &BTreeMap<String, String>),
+    storage: &Storage,
+    taken: &Taken<'_>,
+) -> Result<Vec<Prebind>, Refusal> {
     let (mut chosen, mut unbound) = (Vec::new(), Vec::new());
-    for (claim, _) in claims(pod, storage)? {
+    for (claim, own) in claims(pod, storage)? {
+        alone(claim, own, taken)?;
         match state(claim, storage)? {
             State::Bound(_) => {}
+            State::Selected(other, _) if other != node => {
+                return Err(Refusal::Waits(format!("the volume of claim {} is being made for node {other}", name(claim))));
+            }
             State::Selected(..) => chosen.push(Prebind::Node { claim: name(claim).to_owned() }),
             State::Delayed(class) => unbound.push((claim, class)),
         }
@@ -120,12 +129,17 @@ pub fn choose(pod: &Pod, node: &str, labels: &BTreeMap<String, String>, storage:
             let claim = name(claim).to_owned();
             chosen.push(match volume {
                 Some(volume) => Prebind::Volume { volume: volume.to_owned(), claim },
-                None if makes(class) => Prebind::Node { claim },
+                None if makes(class) && made_for(class, node, labels) => Prebind::Node { claim },
                 None => return Err(Refusal::Waits(format!("node {node} has no volume left for the claim {claim}"))),
             });
         }
     }
     Ok(chosen)
+}
+
+/// Whether volumes of the class can be made for a node of this name and with these labels.
+fn made_for(class: &StorageClass, node: &str, labels: &BTreeMap<String, String>) -> bool {
+    topologies(class).is_none_or(|terms| terms.iter().any(|term| matches_term(term, node, labels)))
 }
 
 fn name(claim: &Claim) -> &str {
@@ -136,8 +150,13 @@ fn namespace(claim: &Claim) -> &str {
     claim.metadata.namespace.as_deref().unwrap_or_default()
 }
 
-fn one_pod(claim: &Claim) -> bool {
-    claim.spec.value.access_modes.iter().any(|mode| mode == ONE_POD)
+/// That nobody else uses a claim that allows one pod at a time. As in kube-scheduler nobody looks at one that was made for the pod alone.
+fn alone(claim: &Claim, own: bool, taken: &Taken<'_>) -> Result<(), Refusal> {
+    let one_pod = claim.spec.value.access_modes.iter().any(|mode| mode == ONE_POD);
+    match taken(namespace(claim), name(claim)).filter(|_| one_pod && !own) {
+        Some(other) => Err(Refusal::Waits(format!("claim {} allows one pod at a time, and {other} uses it", name(claim)))),
+        None => Ok(()),
+    }
 }
 
 fn annotation<'a>(claim: &'a Claim, key: &str) -> Option<&'a String> {
@@ -229,7 +248,7 @@ fn state<'a>(claim: &'a Claim, storage: &'a Storage) -> Result<State<'a>, Refusa
     if class.volume_binding_mode.as_deref() != Some("WaitForFirstConsumer") {
         return Err(waits(format!("is not bound yet, and storage class {class_name} binds at once")));
     }
-    match annotation(claim, SELECTED_NODE) {
+    match annotation(claim, SELECTED_NODE).map(String::as_str).or_else(|| storage.selected(claim)) {
         None => Ok(State::Delayed(class)),
         Some(node) if makes(class) => Ok(State::Selected(node, class)),
         Some(node) => {

@@ -5,7 +5,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::translate::matches_term;
 
 fn storage(claims: Vec<Value>, volumes: Vec<Value>, classes: Vec<Value>) -> Storage {
     let mut storage = Storage::default();
@@ -87,7 +86,7 @@ fn a_bound_claim_is_where_its_volume_is() {
         assert_eq!(meets(zone, &with(labels)), within, "{labels:?}");
     }
     assert!(demands.attach.is_empty(), "no node has a limit");
-    assert_eq!(choose(&pod(&["c"]), "a", &BTreeMap::new(), &storage), Ok(vec![]));
+    assert_eq!(choose(&pod(&["c"]), ("a", &BTreeMap::new()), &storage, &|_, _| None), Ok(vec![]));
 }
 
 #[test]
@@ -103,12 +102,7 @@ fn attached_volumes_count_where_a_driver_has_a_limit() {
     assert_eq!(demands(&["c", "e"], &storage).unwrap().attach, [(resource.clone(), 2)].into());
     assert_eq!(storage.attachable("a"), [(resource.clone(), 8)]);
     assert_eq!(storage.attachable("b"), [(resource, u64::from(u32::MAX))]);
-    let other = json!({"metadata": {"name": "b"}, "spec": {"drivers": [{"name": "d", "allocatable": {"count": 2}}]}});
-    assert!(!storage.insert_drivers(&serde_json::from_value(other).unwrap()), "the driver had a limit already");
-    assert!(!storage.remove_drivers("a") && storage.remove_drivers("b") && !storage.remove_drivers("b"));
-    assert!(storage.attachable("a").is_empty());
-    let none: crate::objects::NodeDrivers = serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"drivers": null}})).unwrap();
-    assert_eq!((none.error(), storage.insert_drivers(&none)), (None, false));
+    assert!(storage.remove_drivers("a") && storage.attachable("a").is_empty());
 }
 
 #[test]
@@ -147,7 +141,8 @@ fn a_volume_is_made_where_its_class_allows() {
     let dynamic = || vec![class("ebs", "WaitForFirstConsumer", topologies.clone())];
     let free = storage(vec![claim("c", json!({}))], vec![], dynamic());
     assert_eq!(hosts(&demands(&["c"], &free).unwrap()), ["a", "b"]);
-    assert_eq!(choose(&pod(&["c"]), "a", &BTreeMap::new(), &free), Ok(vec![Prebind::Node { claim: "c".into() }]));
+    let host = [("kubernetes.io/hostname".to_owned(), "a".to_owned())].into();
+    assert_eq!(choose(&pod(&["c"]), ("a", &host), &free, &|_, _| None), Ok(vec![Prebind::Node { claim: "c".into() }]));
     let selected = storage(vec![claim("c", json!({"metadata": {"annotations": {SELECTED_NODE: "b"}}}))], vec![], dynamic());
     assert_eq!(hosts(&demands(&["c"], &selected).unwrap()), ["b"]);
     let anywhere = storage(vec![claim("c", json!({}))], vec![], vec![class("ebs", "WaitForFirstConsumer", json!([]))]);
@@ -200,13 +195,16 @@ fn several_claims_need_several_volumes_of_one_place() {
     // Whichever comes first, the smaller claim leaves the larger volume to the larger.
     for order in [["small", "big"], ["big", "small"]] {
         let host = [("kubernetes.io/hostname".to_owned(), "b".to_owned())].into();
-        let mut chosen = choose(&pod(&order), "b", &host, &storage).unwrap();
+        let mut chosen = choose(&pod(&order), ("b", &host), &storage, &|_, _| None).unwrap();
         chosen.sort_by_key(|one| format!("{one:?}"));
         let volume = |volume: &str, claim: &str| Prebind::Volume { volume: volume.into(), claim: claim.into() };
         assert_eq!(chosen, [volume("b1", "big"), volume("b2", "small")]);
         let host = [("kubernetes.io/hostname".to_owned(), "c".to_owned())].into();
         assert!(
-            choose(&pod(&order), "c", &host, &storage).unwrap_err().to_string().contains("node c has no volume left for the claim big")
+            choose(&pod(&order), ("c", &host), &storage, &|_, _| None)
+                .unwrap_err()
+                .to_string()
+                .contains("node c has no volume left for the claim big")
         );
     }
 }
@@ -223,7 +221,7 @@ fn claims_that_reach_their_volumes_in_several_ways() {
     for (host, zone, enough) in [("a", "z", true), ("b", "z", true), ("a", "y", false), ("c", "z", false)] {
         let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned()), ("zone".to_owned(), zone.to_owned())].into();
         assert_eq!(group.iter().any(|term| matches_term(term, host, &labels)), enough, "{host} in {zone}: {group:?}");
-        assert_eq!(choose(&pod(&["c", "d"]), host, &labels, &storage).is_ok(), enough, "{host} in {zone}");
+        assert_eq!(choose(&pod(&["c", "d"]), (host, &labels), &storage, &|_, _| None).is_ok(), enough, "{host} in {zone}");
     }
     assert_eq!(group.len(), 2, "two hosts cannot be one: {group:?}");
 }
@@ -237,10 +235,12 @@ fn a_volume_that_is_there_is_taken_before_one_is_made() {
     assert_eq!(hosts(&demands(&["c", "d"], &storage).unwrap()), ["a"]);
     let on = |host: &str| {
         let labels = [("kubernetes.io/hostname".to_owned(), host.to_owned())].into();
-        choose(&pod(&["c"]), host, &labels, &storage).unwrap()
+        choose(&pod(&["c"]), (host, &labels), &storage, &|_, _| None).unwrap()
     };
     assert_eq!(on("b"), [Prebind::Volume { volume: "v".into(), claim: "c".into() }]);
     assert_eq!(on("a"), [Prebind::Node { claim: "c".into() }]);
+    let host = [("kubernetes.io/hostname".to_owned(), "b".to_owned())].into();
+    assert!(choose(&pod(&["c", "d"]), ("b", &host), &storage, &|_, _| None).is_err(), "one has to be made, which cannot be there");
 }
 
 #[test]
@@ -251,6 +251,28 @@ fn a_volume_set_aside_is_the_only_one_for_its_claim() {
     assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), ["b"]);
     assert_eq!(hosts(&demands(&["d"], &storage).unwrap()), ["a"]);
     assert!(demands(&["c", "d"], &storage).is_err());
+}
+
+#[test]
+fn what_is_promised_to_one_is_not_given_to_another() {
+    let mut storage = storage(vec![claim("c", json!({})), claim("d", json!({}))], vec![volume("v", Some("b"), json!({}))], vec![local()]);
+    let host = [("kubernetes.io/hostname".to_owned(), "b".to_owned())].into();
+    let take = |claim: &str, storage: &Storage| choose(&pod(&[claim]), ("b", &host), storage, &|_, _| None);
+    let chosen = take("c", &storage).unwrap();
+    storage.promise_volume("v", "n/c".into(), "n/p");
+    assert_eq!(take("c", &storage), Ok(chosen));
+    assert!(take("d", &storage).is_err() && demands(&["d"], &storage).is_err());
+    storage.release("n/other");
+    assert!(take("d", &storage).is_err());
+    storage.release("n/p");
+    assert!(take("d", &storage).is_ok());
+
+    let made = || vec![class("ebs", "WaitForFirstConsumer", json!([]))];
+    let mut storage = super::tests::storage(vec![claim("c", json!({}))], vec![], made());
+    storage.promise_node("n/c".into(), "b", "n/p");
+    assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), ["b"]);
+    let elsewhere = choose(&pod(&["c"]), ("a", &BTreeMap::new()), &storage, &|_, _| None).unwrap_err().to_string();
+    assert_eq!(elsewhere, "waits: the volume of claim c is being made for node b");
 }
 
 #[test]
@@ -265,13 +287,13 @@ fn classes_named_as_in_old_times() {
 }
 
 #[test]
-fn fields_of_a_volumes_affinity_are_compared_with_nothing() {
-    for (operator, found) in [("In", &[][..]), ("NotIn", &["a", "b", "c"])] {
+fn at_fields_in_the_affinity_of_a_volume_nobody_looks() {
+    for operator in ["In", "NotIn"] {
         let field = json!({"key": "metadata.name", "operator": operator, "values": ["a"]});
         let affinity = json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchFields": [field]}]}}}});
         let storage = storage(vec![claim("c", json!({}))], vec![volume("v", None, affinity)], vec![local()]);
-        assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), found, "{operator}");
-        assert_eq!(choose(&pod(&["c"]), "b", &BTreeMap::new(), &storage).is_ok(), !found.is_empty(), "{operator}");
+        assert_eq!(hosts(&demands(&["c"], &storage).unwrap()), ["a", "b", "c"], "{operator}");
+        assert!(choose(&pod(&["c"]), ("b", &BTreeMap::new()), &storage, &|_, _| None).is_ok(), "{operator}");
     }
 }
 

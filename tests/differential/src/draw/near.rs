@@ -27,7 +27,8 @@ pub(super) fn pod_term(dice: &mut Dice, own: &Value) -> Value {
 }
 
 /// Required terms, and now and then preferred ones, which must not decide anything.
-pub(super) fn terms(dice: &mut Dice, own: &Value, most: u32) -> Value {
+pub(super) fn terms(dice: &mut Dice, own: &Value) -> Value {
+    let most = dice.pick(&[1, 1, 2]);
     let mut terms = json!({});
     if dice.chance(11, 12) {
         set(&mut terms, "requiredDuringSchedulingIgnoredDuringExecution", dice.list(1, most, |dice| pod_term(dice, own)));
@@ -42,11 +43,12 @@ pub(super) fn terms(dice: &mut Dice, own: &Value, most: u32) -> Value {
 /// How evenly a pod is spread.
 pub(super) fn spread(dice: &mut Dice, own: &Value) -> Value {
     let mut spread = json!({
-        "maxSkew": dice.pick(&["1", "1", "2"]).parse::<u32>().unwrap_or(1),
-        "topologyKey": dice.pick(&[HOST, ZONE, ZONE, "rack", REGION]),
+        "maxSkew": dice.pick(&[1, 1, 1, 2]),
+        "topologyKey": dice.pick(&[HOST, HOST, ZONE, ZONE, "rack", REGION]),
         "whenUnsatisfiable": dice.pick(&["DoNotSchedule", "DoNotSchedule", "DoNotSchedule", "DoNotSchedule", "ScheduleAnyway"]),
     });
-    if let Some(mut selector) = selectors::of_pods(dice) {
+    let web = json!({"matchLabels": {"app": "web"}});
+    if let Some(mut selector) = if dice.chance(2, 3) { Some(web) } else { selectors::of_pods(dice) } {
         if dice.chance(1, 5) {
             let keys = dice.several(&["tier", "version"], 1, 2);
             selectors::like_own(&mut selector, &keys, "In", own);
@@ -54,14 +56,14 @@ pub(super) fn spread(dice: &mut Dice, own: &Value) -> Value {
         }
         set(&mut spread, "labelSelector", selector);
     }
-    if spread["whenUnsatisfiable"] == "DoNotSchedule" && dice.chance(1, 4) {
-        set(&mut spread, "minDomains", dice.number(1, 5));
+    if spread["whenUnsatisfiable"] == "DoNotSchedule" && dice.chance(1, 3) {
+        set(&mut spread, "minDomains", dice.number(2, 6));
     }
-    if dice.chance(1, 3) {
-        set(&mut spread, "nodeAffinityPolicy", dice.pick(&["Honor", "Ignore"]));
+    if dice.chance(2, 3) {
+        set(&mut spread, "nodeAffinityPolicy", dice.pick(&["Honor", "Ignore", "Ignore"]));
     }
-    if dice.chance(1, 3) {
-        set(&mut spread, "nodeTaintsPolicy", dice.pick(&["Honor", "Ignore"]));
+    if dice.chance(2, 3) {
+        set(&mut spread, "nodeTaintsPolicy", dice.pick(&["Honor", "Honor", "Ignore"]));
     }
     spread
 }

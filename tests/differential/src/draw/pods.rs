@@ -9,12 +9,16 @@ use crate::{
     world::World,
 };
 
-fn pod(name: &str, dice: &mut Dice) -> Value {
-    // Most are neighbours.
-    let namespace = dice.pick(&["blue", "blue", "blue", "green", "red"]);
-    debug_assert!(NAMESPACES.contains(&namespace));
+fn pod(name: &str, dice: &mut Dice, themes: Themes) -> Value {
+    // Most are neighbours, above all where they are counted.
+    let usual = if themes.spread { 20 } else { 3 };
+    let namespace = if dice.chance(usual, usual + 3) { NAMESPACES[0] } else { dice.pick(&NAMESPACES) };
+    let mut labels = selectors::pod_labels(dice);
+    if themes.spread && dice.chance(3, 4) {
+        set(&mut labels, "app", "web");
+    }
     json!({
-        "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": selectors::pod_labels(dice), "annotations": {},
+        "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": labels, "annotations": {},
             "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"schedulerName": SCHEDULER, "priority": 0, "containers": [{"name": "c0", "image": "i"}]},
         "status": {"phase": "Pending"},
@@ -23,18 +27,20 @@ fn pod(name: &str, dice: &mut Dice) -> Value {
 
 /// A pod that has a node.
 pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut World) -> Value {
-    let mut pod = pod(name, dice);
+    let mut pod = pod(name, dice, themes);
     set(&mut pod["spec"], "schedulerName", dice.pick(&[SCHEDULER, "default-scheduler"]));
-    let node = dice.number(0, world.nodes.len() as u32 - 1);
+    // The first nodes are fuller.
+    let last = world.nodes.len() as u32 - 1;
+    let node = dice.number(0, last).min(dice.number(0, last));
     let node = if dice.chance(1, 40) { "gone".to_owned() } else { format!("n{node}") };
     set(&mut pod["spec"], "nodeName", node);
-    set(&mut pod["status"], "phase", dice.pick(&["Running", "Running", "Running", "Running", "Pending", "Succeeded"]));
-    if dice.chance(1, 6) {
+    set(&mut pod["status"], "phase", dice.pick(&["Running", "Running", "Running", "Running", "Running", "Pending", "Succeeded", "Failed"]));
+    if dice.chance(1, 5) {
         set(&mut pod["metadata"], "deletionTimestamp", "2026-01-02T00:00:00Z");
     }
     if themes.amounts {
         amounts(dice, &mut pod, &["0", "100m", "250m", "500m"], &["0", "128Mi", "512Mi", "1Gi"]);
-        if dice.chance(1, 5) {
+        if dice.chance(1, 3) {
             resize(dice, &mut pod);
         }
     }
@@ -43,9 +49,9 @@ pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut Wor
     }
     if themes.near && dice.chance(1, 4) {
         let own = pod["metadata"]["labels"].clone();
-        set(&mut pod["spec"], "affinity", json!({"podAntiAffinity": near::terms(dice, &own, 2)}));
+        set(&mut pod["spec"], "affinity", json!({"podAntiAffinity": near::terms(dice, &own)}));
     }
-    if themes.volumes && dice.chance(1, 4) {
+    if themes.volumes && dice.chance(1, 2) {
         storage::share(dice, &mut pod, world);
     }
     pod
@@ -53,17 +59,15 @@ pub(super) fn bound(dice: &mut Dice, themes: Themes, name: &str, world: &mut Wor
 
 /// A pod that waits.
 pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut World) -> Value {
-    let mut pod = pod(name, dice);
+    let mut pod = pod(name, dice, themes);
     let own = pod["metadata"]["labels"].clone();
     let mut affinity = json!({});
-    // What spreading counts depends on selectors and tolerations.
-    if themes.labels || (themes.spread && dice.chance(1, 4)) {
+    if themes.labels {
         if dice.chance(1, 2) {
             set(&mut pod["spec"], "nodeSelector", selectors::equal(dice));
         }
         if dice.chance(2, 3) {
-            let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": selectors::node_selector(dice)});
-            set(&mut affinity, "nodeAffinity", required);
+            set(&mut affinity, "nodeAffinity", json!({"requiredDuringSchedulingIgnoredDuringExecution": selectors::node_selector(dice)}));
         }
     }
     if themes.taints || dice.chance(1, 10) {
@@ -73,18 +77,26 @@ pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut W
         ports(dice, &mut pod);
     }
     if themes.amounts {
-        amounts(dice, &mut pod, &["0", "500m", "1", "1500m", "2"], &["0", "1Gi", "2Gi", "3000Mi"]);
+        amounts(dice, &mut pod, &["0", "250m", "500m", "1", "1500m"], &["0", "512Mi", "1Gi", "1Gi", "2000Mi"]);
     }
     if themes.near {
-        if dice.chance(1, 2) {
-            set(&mut affinity, "podAffinity", near::terms(dice, &own, 2));
+        if dice.chance(2, 5) {
+            set(&mut affinity, "podAffinity", near::terms(dice, &own));
         }
-        if dice.chance(1, 2) {
-            set(&mut affinity, "podAntiAffinity", near::terms(dice, &own, 2));
+        if dice.chance(3, 5) {
+            set(&mut affinity, "podAntiAffinity", near::terms(dice, &own));
         }
     }
     if themes.spread {
-        set(&mut pod["spec"], "topologySpreadConstraints", dice.list(1, 3, |dice| near::spread(dice, &own)));
+        let most = dice.pick(&[1, 1, 1, 1, 2, 3]);
+        let spread = dice.list(1, most, |dice| near::spread(dice, &own));
+        // Which domains count depends on what the pod selects.
+        if !themes.labels && dice.chance(2, 3) {
+            let key = spread[0]["topologyKey"].as_str().unwrap_or(HOST);
+            let selector = json!({"nodeSelectorTerms": [{"matchExpressions": [selectors::some_of(dice, key, 1)]}]});
+            set(&mut affinity, "nodeAffinity", json!({"requiredDuringSchedulingIgnoredDuringExecution": selector}));
+        }
+        set(&mut pod["spec"], "topologySpreadConstraints", spread);
     }
     if affinity.as_object().is_some_and(|affinity| !affinity.is_empty()) {
         set(&mut pod["spec"], "affinity", affinity);
@@ -98,17 +110,18 @@ pub(super) fn waiting(dice: &mut Dice, themes: Themes, name: &str, world: &mut W
 /// Ports of its containers on the node.
 fn ports(dice: &mut Dice, pod: &mut Value) {
     let port = |dice: &mut Dice| {
-        let number = dice.number(80, 82);
-        let mut port = json!({"containerPort": number, "protocol": dice.pick(&["TCP", "TCP", "UDP", "SCTP"])});
+        let number = dice.number(80, 81);
+        let mut port = json!({"containerPort": number, "protocol": dice.pick(&["TCP", "TCP", "TCP", "UDP", "SCTP"])});
         if dice.chance(5, 6) {
             set(&mut port, "hostPort", number);
         }
         if dice.chance(1, 2) {
-            set(&mut port, "hostIP", dice.pick(&["10.0.0.1", "10.0.0.2", "0.0.0.0", "127.0.0.1"]));
+            set(&mut port, "hostIP", dice.pick(&["10.0.0.1", "10.0.0.1", "10.0.0.2", "0.0.0.0", "127.0.0.1"]));
         }
         port
     };
-    set(&mut pod["spec"]["containers"][0], "ports", dice.list(1, 3, port));
+    let most = dice.pick(&[1, 1, 3]);
+    set(&mut pod["spec"]["containers"][0], "ports", dice.list(1, most, port));
     if dice.chance(1, 4) {
         let mut sidecar = json!({"name": "s", "image": "i", "ports": dice.list(1, 1, port)});
         if dice.chance(2, 3) {
@@ -120,13 +133,18 @@ fn ports(dice: &mut Dice, pod: &mut Value) {
         // On the node's network the API server makes every port one of the node.
         set(&mut pod["spec"], "hostNetwork", true);
         for list in ["containers", "initContainers"] {
-            for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
-                for port in container["ports"].as_array_mut().into_iter().flatten() {
+            for container in listed(&mut pod["spec"], list) {
+                for port in listed(container, "ports") {
                     port["hostPort"] = port["containerPort"].clone();
                 }
             }
         }
     }
+}
+
+/// The entries of a list, if there is one.
+fn listed<'v>(object: &'v mut Value, list: &str) -> impl Iterator<Item = &'v mut Value> {
+    object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 fn requests(dice: &mut Dice, cpu: &[&str], memory: &[&str]) -> Value {
@@ -165,7 +183,7 @@ fn amounts(dice: &mut Dice, pod: &mut Value, cpu: &[&str], memory: &[&str]) {
         set(spec, "initContainers", first);
     }
     if dice.chance(1, 5) {
-        set(spec, "overhead", json!({"cpu": dice.pick(&["250m", "100m"]), "memory": dice.pick(&["64Mi", "256Mi"])}));
+        set(spec, "overhead", json!({"cpu": dice.pick(&["250m", "1"]), "memory": dice.pick(&["256Mi", "1Gi"])}));
     }
     if dice.chance(1, 5) {
         // Both, for of one alone the API server would write the other from what the containers ask.

@@ -8,7 +8,8 @@ use crate::dice::{Dice, set};
 /// A selector of nodes by equal labels.
 pub(super) fn equal(dice: &mut Dice) -> Value {
     let mut selector = json!({});
-    for key in dice.several(&[ZONE, "rack", "disk", "arch"], 1, 2) {
+    let most = if dice.chance(1, 6) { 2 } else { 1 };
+    for key in dice.several(&[ZONE, "rack", "disk", "arch"], 1, most) {
         set(&mut selector, key, value_of(dice, key));
     }
     selector
@@ -16,7 +17,7 @@ pub(super) fn equal(dice: &mut Dice) -> Value {
 
 fn value_of(dice: &mut Dice, key: &str) -> &'static str {
     match key {
-        HOST => dice.pick(&["n0", "n1", "n2", "n3", "n5"]),
+        HOST => dice.pick(&["n0", "n0", "n0", "n1", "n2", "n3", "n5"]),
         ZONE => dice.pick(&["a", "a", "b", "c"]),
         REGION => dice.pick(&["r", "s"]),
         "rack" => dice.pick(&["1", "2", "3"]),
@@ -33,7 +34,8 @@ pub(super) fn node_selector(dice: &mut Dice) -> Value {
 fn node_term(dice: &mut Dice) -> Value {
     let mut term = json!({});
     if dice.chance(9, 10) {
-        set(&mut term, "matchExpressions", dice.list(1, 2, node_requirement));
+        let most = if dice.chance(1, 3) { 2 } else { 1 };
+        set(&mut term, "matchExpressions", dice.list(1, most, node_requirement));
     }
     if dice.chance(1, 5) {
         let field = json!({"key": "metadata.name", "operator": dice.pick(&["In", "NotIn"]), "values": [value_of(dice, HOST)]});
@@ -46,23 +48,26 @@ fn node_requirement(dice: &mut Dice) -> Value {
     let key = dice.pick(&[HOST, ZONE, ZONE, REGION, "rack", "disk", "arch", "slots", "slots"]);
     if key == "slots" && dice.chance(3, 4) {
         // A bound that is no number passes the API server, too; no node meets it.
-        return json!({"key": key, "operator": dice.pick(&["Gt", "Lt"]), "values": [dice.pick(&["3", "5", "7", "-3", "few"])]});
+        return json!({"key": key, "operator": dice.pick(&["Gt", "Lt"]), "values": [dice.pick(&["3", "3", "5", "5", "7", "-3", "few"])]});
     }
-    match dice.pick(&["In", "In", "In", "NotIn", "NotIn", "Exists", "DoesNotExist"]) {
-        operator @ ("In" | "NotIn") => {
-            let mut values: Vec<&str> = (0..dice.number(1, 3)).map(|_| value_of(dice, key)).collect();
-            values.dedup();
-            json!({"key": key, "operator": operator, "values": values})
-        }
+    match dice.pick(&["In", "In", "In", "Exists", "DoesNotExist"]) {
+        "In" => some_of(dice, key, 4),
         operator => json!({"key": key, "operator": operator}),
     }
+}
+
+/// Some of the values of a label, or all but these.
+pub(super) fn some_of(dice: &mut Dice, key: &str, most: u32) -> Value {
+    let mut values: Vec<&str> = (0..dice.number(1, most)).map(|_| value_of(dice, key)).collect();
+    values.dedup();
+    json!({"key": key, "operator": dice.pick(&["In", "In", "NotIn"]), "values": values})
 }
 
 /// The labels of a pod.
 pub(super) fn pod_labels(dice: &mut Dice) -> Value {
     let mut labels = json!({});
-    for (key, values) in [("app", ["web", "web", "db"]), ("tier", ["x", "y", "y"]), ("version", ["1", "2", "2"])] {
-        if dice.chance(4, 5) {
+    for (key, values) in [("app", ["web", "web", "web", "db"]), ("tier", ["x", "y", "y", "y"]), ("version", ["1", "2", "2", "2"])] {
+        if dice.chance(6, 7) {
             set(&mut labels, key, dice.pick(&values));
         }
     }
@@ -72,11 +77,11 @@ pub(super) fn pod_labels(dice: &mut Dice) -> Value {
 /// A selector of pods: none, one that is empty, equal labels, conditions, or both.
 pub(super) fn of_pods(dice: &mut Dice) -> Option<Value> {
     let mut selector = json!({});
-    match dice.number(0, 11) {
+    match dice.number(0, 15) {
         0 => return None,
         1 => {}
-        2..=6 => set(&mut selector, "matchLabels", json!({"app": dice.pick(&["web", "web", "db"])})),
-        7..=9 => set(&mut selector, "matchExpressions", dice.list(1, 2, pod_requirement)),
+        2..=10 => set(&mut selector, "matchLabels", json!({"app": dice.pick(&["web", "web", "web", "db"])})),
+        11..=13 => set(&mut selector, "matchExpressions", dice.list(1, 2, pod_requirement)),
         _ => {
             set(&mut selector, "matchLabels", json!({"app": dice.pick(&["web", "db"])}));
             set(&mut selector, "matchExpressions", dice.list(1, 1, pod_requirement));

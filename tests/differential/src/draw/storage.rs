@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Classes whose claims wait for their pod.
-const WAITING: [&str; 5] = ["anywhere", "zonal", "zonal", "local", "local"];
+const WAITING: [&str; 6] = ["anywhere", "zonal", "zonal", "zonal", "local", "local"];
 
 /// The classes, and volumes that nobody has.
 pub(super) fn classes_and_volumes(dice: &mut Dice, world: &mut World) {
@@ -22,9 +22,9 @@ pub(super) fn classes_and_volumes(dice: &mut Dice, world: &mut World) {
         class("local", "kubernetes.io/no-provisioner", "WaitForFirstConsumer"),
         class("now", "made.example.com", "Immediate"),
     ];
-    for row in 0..dice.number(0, 8) {
+    for row in 0..dice.number(2, 10) {
         let class = dice.pick(&["local", "local", "local", "zonal", "anywhere", "now"]);
-        let mut volume = volume(dice, &format!("free-{row}"), class);
+        let mut volume = volume(dice, world, &format!("free-{row}"), class);
         if dice.chance(1, 10) {
             set(&mut volume["status"], "phase", dice.pick(&["Released", "Pending"]));
         }
@@ -43,21 +43,23 @@ fn topology_term(dice: &mut Dice) -> Value {
     json!({"matchLabelExpressions": expressions})
 }
 
-fn volume(dice: &mut Dice, name: &str, class: &str) -> Value {
+/// No two are of one size: which of equals kube-scheduler takes is chance.
+fn volume(dice: &mut Dice, world: &World, name: &str, class: &str) -> Value {
+    let capacity = format!("{}Mi", dice.pick(&[2048, 5120, 10240, 20480]) + world.pvs.len());
     let mut volume = json!({
         "metadata": {"name": name, "labels": {"grade": dice.pick(&["1", "2"])}},
         "spec": {
             "accessModes": if dice.chance(3, 4) { json!(["ReadWriteOnce", "ReadWriteOncePod"]) } else { json!(["ReadWriteOnce", "ReadOnlyMany"]) },
-            "capacity": {"storage": dice.pick(&["2Gi", "5Gi", "10Gi", "20Gi"])}, "storageClassName": class,
+            "capacity": {"storage": capacity}, "storageClassName": class,
             "volumeMode": if dice.chance(1, 12) { "Block" } else { "Filesystem" }, "hostPath": {"path": "/there"},
         },
         "status": {"phase": "Available"},
     });
-    if dice.chance(4, 5) {
+    if dice.chance(3, 5) {
         let required = match dice.number(0, 5) {
             0 | 1 => json!({"nodeSelectorTerms": [host_term(dice.pick(&["n0", "n1", "n2", "n3"]))]}),
             2 | 3 => {
-                json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": [dice.pick(&["a", "b"])]}]}]})
+                json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": dice.several(&["a", "b", "c"], 1, 3)}]}]})
             }
             4 => {
                 json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": REGION, "operator": "In", "values": ["r"]}]}, host_term("n1")]})
@@ -66,7 +68,7 @@ fn volume(dice: &mut Dice, name: &str, class: &str) -> Value {
         };
         set(&mut volume["spec"], "nodeAffinity", json!({"required": required}));
     }
-    if dice.chance(1, 4) {
+    if dice.chance(1, 3) {
         let beta = "failure-domain.beta.kubernetes.io/zone";
         let key = dice.pick(&[ZONE, ZONE, REGION, beta, beta]);
         let value = if key == REGION { dice.pick(&["r", "s"]) } else { dice.pick(&["a", "b", "a__b", "b__c"]) };
@@ -79,7 +81,7 @@ fn volume(dice: &mut Dice, name: &str, class: &str) -> Value {
 }
 
 fn claim(dice: &mut Dice, name: &str, namespace: &Value, class: &str) -> Value {
-    let modes = dice.pick(&["ReadWriteOnce", "ReadWriteOnce", "ReadWriteOnce", "ReadOnlyMany", "ReadWriteOncePod"]);
+    let modes = dice.pick(&["ReadWriteOnce", "ReadWriteOnce", "ReadOnlyMany", "ReadWriteOncePod", "ReadWriteOncePod"]);
     let mut claim = json!({
         "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-of-{name}"), "annotations": {}},
         "spec": {
@@ -98,7 +100,7 @@ fn claim(dice: &mut Dice, name: &str, namespace: &Value, class: &str) -> Value {
 pub(super) fn claim_some(dice: &mut Dice, pod: &mut Value, world: &mut World) {
     let (namespace, pod_name) = (pod["metadata"]["namespace"].clone(), pod["metadata"]["name"].as_str().unwrap_or_default().to_owned());
     let mut volumes = Vec::new();
-    for row in 0..dice.number(1, 3) {
+    for row in 0..dice.pick(&[1, 1, 1, 2, 2, 3]) {
         let volume = format!("v{row}");
         // One of the pod's own has a name that is made of the pod's and the volume's.
         let name = format!("{pod_name}-{volume}");
@@ -117,7 +119,7 @@ pub(super) fn claim_some(dice: &mut Dice, pod: &mut Value, world: &mut World) {
         let mut entry = json!({"name": volume});
         set(&mut entry, source.0, source.1);
         volumes.push(entry);
-        if dice.chance(49, 50) {
+        if dice.chance(79, 80) {
             world.pvcs.push(claim);
         }
     }
@@ -128,32 +130,36 @@ pub(super) fn claim_some(dice: &mut Dice, pod: &mut Value, world: &mut World) {
 fn drawn_claim(dice: &mut Dice, name: &str, namespace: &Value, world: &mut World) -> Value {
     let class = dice.pick(&WAITING);
     let mut drawn = claim(dice, name, namespace, class);
-    match dice.number(0, 39) {
-        0..=12 => bind(dice, &mut drawn, world),
+    match dice.number(0, 59) {
+        0..=18 => bind(dice, &mut drawn, world),
         // Set aside for it by a person.
-        13..=15 => {
-            let mut volume = volume(dice, &format!("aside-for-{name}"), class);
+        19..=24 => {
+            let mut volume = volume(dice, world, &format!("aside-for-{name}"), class);
             let mut to = json!({"namespace": namespace, "name": name});
             if dice.chance(1, 3) {
                 set(&mut to, "uid", dice.pick(&[drawn["metadata"]["uid"].as_str().unwrap_or_default(), "older"]));
             }
             set(&mut volume["spec"], "claimRef", to);
+            // Whoever sets it aside is trusted.
+            if dice.chance(1, 2) {
+                set(&mut volume["spec"], "accessModes", json!(["ReadWriteMany"]));
+            }
             world.pvs.push(volume);
         }
-        16..=18 => set(&mut drawn["metadata"]["annotations"], "volume.kubernetes.io/selected-node", dice.pick(&["n0", "n1", "n2"])),
-        19 => set(&mut drawn["spec"], "storageClassName", dice.pick(&["now", "unknown"])),
-        20 => set(&mut drawn["metadata"], "deletionTimestamp", "2026-01-02T00:00:00Z"),
-        21 => {
+        25..=28 => set(&mut drawn["metadata"]["annotations"], "volume.kubernetes.io/selected-node", dice.pick(&["n0", "n1", "n2"])),
+        29 => set(&mut drawn["spec"], "storageClassName", dice.pick(&["now", "unknown"])),
+        30 => set(&mut drawn["metadata"], "deletionTimestamp", "2026-01-02T00:00:00Z"),
+        31 => {
             bind(dice, &mut drawn, world);
             set(&mut drawn["status"], "phase", "Lost");
         }
-        22 => {
+        32 => {
             // On its way to a volume that a person named.
             bind(dice, &mut drawn, world);
             set(&mut drawn["metadata"], "annotations", json!({}));
         }
         // The old way to name a class.
-        23 => {
+        33 | 34 => {
             set(&mut drawn["metadata"]["annotations"], "volume.beta.kubernetes.io/storage-class", class);
             set(&mut drawn["spec"], "storageClassName", Value::Null);
         }
@@ -165,13 +171,13 @@ fn drawn_claim(dice: &mut Dice, name: &str, namespace: &Value, world: &mut World
 fn bind(dice: &mut Dice, claim: &mut Value, world: &mut World) {
     let meta = claim["metadata"].clone();
     let name = format!("of-{}-{}", meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
-    let mut volume = volume(dice, &name, claim["spec"]["storageClassName"].as_str().unwrap_or_default());
+    let mut volume = volume(dice, world, &name, claim["spec"]["storageClassName"].as_str().unwrap_or_default());
     set(&mut volume["spec"], "claimRef", json!({"namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]}));
     set(&mut volume["status"], "phase", "Bound");
     set(&mut claim["spec"], "volumeName", name);
     set(&mut claim["metadata"]["annotations"], "pv.kubernetes.io/bind-completed", "yes");
     set(&mut claim["status"], "phase", "Bound");
-    if dice.chance(49, 50) {
+    if dice.chance(79, 80) {
         world.pvs.push(volume);
     }
 }

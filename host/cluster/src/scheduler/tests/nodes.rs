@@ -13,6 +13,7 @@ use crate::{
         effect::{Effect, Outcome},
         handshake::SILENCE_MS,
     },
+    translate::keys,
 };
 use serde_json::json;
 
@@ -33,6 +34,29 @@ fn stranger(world: &mut World, name: &str, count: u32, node: &str) {
     pod.spec.value.scheduler_name = "other".into();
     node.clone_into(&mut pod.spec.value.node_name);
     world.create([pod]);
+}
+
+#[test]
+fn a_pod_cannot_write_itself_gpus_that_it_does_not_ask_for() {
+    let mut world = World::new(&[("a", &["A30", "A30"])]);
+    for (row, (mut pod, grant, parts)) in [
+        (cores("none", 1), "0:1000m,1:1000m", "a: 0"),
+        (whole("more", 1), "0:1000m,1:1000m", "a: 1"),
+        (mig("other", "1g.6gb"), "1:1000m", "a: 0"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        pod.metadata.annotations.get_or_insert_default().insert(keys::GRANT.into(), grant.into());
+        pod.spec.value.node_name = "a".into();
+        let name = pod.metadata.name.clone().unwrap();
+        world.create([pod]);
+        world.settle();
+        assert_eq!(booked(&world, &name), parts, "{row}");
+    }
+    world.create([whole("honest", 1)]);
+    world.pass(3);
+    assert_eq!(world.place("honest"), "a 1:1000m");
 }
 
 #[test]
