@@ -219,7 +219,9 @@ impl Scheduler {
     /// first that are free, since which they are is the kubelet's choice.
     fn grant_of(&self, name: &str, node: NodeId, spec: &PodSpec) -> Grant {
         let Some(known) = self.planner.cluster().node(node) else { return Grant::default() };
-        if let Some(grant) = self.written_grant(name, node, &spec.demand.gpu).or_else(|| self.seen_grant(name, &known.spec.name, &spec.demand.gpu)) {
+        if let Some(grant) =
+            self.written_grant(name, node, &spec.demand.gpu).or_else(|| self.seen_grant(name, &known.spec.name, &spec.demand.gpu))
+        {
             return grant;
         }
         let GpuAsk::Share { count, milli } = spec.demand.gpu else { return Grant::default() };

@@ -11,6 +11,9 @@ use crate::{
     quantity::{Quantity, Round},
 };
 
+/// Why the GPUs of a node cannot be used that partita is to cut and no agent looks after.
+const UNREPORTED: &str = "partita's agent has not reported yet";
+
 /// A node in the core's words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeView {
@@ -22,7 +25,8 @@ pub struct NodeView {
     pub odd: Vec<Unsupported>,
 }
 
-/// A node, with the GPUs that its agent reports; where no agent does, with whole GPUs as its labels and capacity tell.
+/// A node, with the GPUs that its agent reports; where no agent does, with whole GPUs as its labels and capacity tell. Where partita is to cut
+/// them, these cannot be used before the agent has reported.
 ///
 /// `known` tells whether a user of a GPU, as the agent names it, is a pod that the scheduler knows of.
 #[must_use]
@@ -47,7 +51,11 @@ pub fn node(node: &Node, agent: Option<&GpuNode>, storage: &Storage, known: &dyn
     let mut models: BTreeMap<String, GpuModel> = BTreeMap::new();
     match gpus {
         Ok(gpus) => {
-            for (gpu, model) in gpus {
+            let cuts = !matches!(spec.partitioning, Partitioning::Fixed | Partitioning::Off);
+            for (mut gpu, model) in gpus {
+                if agent.is_none() && cuts {
+                    gpu.unusable = Some(UNREPORTED.to_owned());
+                }
                 models.entry(model.name.clone()).or_insert(model);
                 spec.gpus.push(gpu);
             }
@@ -232,6 +240,11 @@ mod tests {
             let seen = view(labels, json!({}), allocatable, None);
             assert!(seen.spec.gpus.is_empty() && seen.odd.len() == 1, "{seen:?}");
             assert!(words(&seen).contains(expected) && words(&seen).contains("node n"), "{}", words(&seen));
+        }
+        for (label, usable) in [("off", true), ("mig", false), ("auto", false)] {
+            let labels = json!({keys::PRODUCT: "NVIDIA-A30", keys::PARTITIONING: label});
+            let gpus = view(labels, json!({}), json!({"nvidia.com/gpu": "1"}), None).spec.gpus;
+            assert_eq!(gpus[0].unusable.is_none(), usable, "nobody makes partitions yet where {label} is wanted");
         }
         let none = view(product("NVIDIA-A30"), json!({}), json!({"nvidia.com/mig-1g.6gb": "0"}), None);
         assert_eq!((none.odd, none.spec.gpus), (vec![], vec![]));

@@ -15,6 +15,7 @@ async fn nonsense_is_told_of_and_hurts_nobody_else() {
     let stage = Stage::with(&[]).await;
     gpu_nodes(&stage, "gpu", 1, 2).await;
     let agents = stage.agents();
+    agents.ready(1).await;
     let mut scheduler = stage.scheduler();
     let floor = |memory: &str| json!({ "annotations": { "partita.dev/memory": memory } });
     let part = || asks(&json!({ "partita.dev/gpu": "1" }));
