@@ -252,11 +252,37 @@ impl Brain {
                     News::Done(done) => self.scheduler.done(self.now_ms, done),
                 }
             }
-            if quiet {
+            let made = self.provision()?;
+            if quiet && !made {
                 break;
             }
         }
         Ok(decisions)
+    }
+
+    /// Makes the volumes for which a provisioner was told a node before the brain came: one that waits for them wishes for nothing. Returns
+    /// whether there was any.
+    fn provision(&mut self) -> Result<bool, Error> {
+        let mut wanted = Vec::new();
+        for pod in self.waiting.values() {
+            let [namespace, name] = ["namespace", "name"].map(|key| pod["metadata"][key].as_str().unwrap_or_default().to_owned());
+            let Some(standing) = self.scheduler.standing(&namespace, &name).filter(|standing| standing.stage == "on its way") else {
+                continue;
+            };
+            for claim in self.world.pvcs.iter().filter(|claim| is_awaited(claim, pod)) {
+                let (claim, node) =
+                    (claim["metadata"]["name"].as_str().unwrap_or_default().to_owned(), standing.node.clone().unwrap_or_default());
+                let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                let of = PodName { namespace: namespace.clone(), name: name.clone(), uid };
+                wanted.push((of, VolumeChoice::Provision { claim, node, version: String::new() }));
+            }
+        }
+        for (pod, choice) in &wanted {
+            let (claim, volume) = self.choose(pod, choice);
+            self.scheduler.see(self.now_ms, seen(&claim, Seen::Claim)?);
+            self.scheduler.see(self.now_ms, seen(&volume, Seen::Volume)?);
+        }
+        Ok(!wanted.is_empty())
     }
 
     /// A waiting pod goes to a node; none if that was decided before.
@@ -313,6 +339,19 @@ impl From<Done> for News {
     fn from(done: Done) -> Self {
         Self::Done(done)
     }
+}
+
+/// Whether a pod uses a claim whose volume is being made.
+fn is_awaited(claim: &Value, pod: &Value) -> bool {
+    let (meta, name) = (&claim["metadata"], &pod["metadata"]["name"]);
+    let uses = |volume: &Value| {
+        let own = format!("{}-{}", name.as_str().unwrap_or_default(), volume["name"].as_str().unwrap_or_default());
+        volume["persistentVolumeClaim"]["claimName"] == meta["name"] || (volume.get("ephemeral").is_some() && meta["name"] == own)
+    };
+    let selected = meta["annotations"]["volume.kubernetes.io/selected-node"].is_string() && claim["spec"].get("volumeName").is_none();
+    selected
+        && meta["namespace"] == pod["metadata"]["namespace"]
+        && pod["spec"]["volumes"].as_array().is_some_and(|all| all.iter().any(uses))
 }
 
 fn full(pod: &PodName) -> String {

@@ -73,7 +73,7 @@ impl Scheduler {
         self.enter(&name, Stage::Assumed(flight));
         self.metrics.placed(self.now_ms.saturating_sub(self.pods.get(&name).map_or(0, |entry| entry.since_ms)));
         if needs.is_empty() {
-            self.ready.insert(name);
+            self.make_ready(name);
         } else {
             self.handshakes.ask(&node_name, pod, needs, self.now_ms);
         }
@@ -202,7 +202,7 @@ impl Scheduler {
     fn volumes_done(&mut self, pod: &PodName, node: &str, outcome: Outcome) {
         let Some(name) = self.on_the_way(pod, node, &[Step::Chooses]) else { return };
         match outcome {
-            Outcome::Done => drop(self.ready.insert(name)),
+            Outcome::Done => self.make_ready(name),
             Outcome::Gone => self.give_back(&name, "one of its claims or volumes is gone"),
             Outcome::Fenced => self.give_back(&name, FENCED),
             Outcome::Conflict(why) | Outcome::Unknown(why) | Outcome::Refused(why) => self.give_back(&name, &why),

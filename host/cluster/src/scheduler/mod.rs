@@ -97,8 +97,10 @@ pub struct Scheduler {
     alarms: BTreeSet<(u64, String)>,
     /// The same for nodes.
     node_alarms: BTreeSet<(u64, String)>,
-    /// Pods on their way for which the next step can be done.
-    ready: BTreeSet<String>,
+    /// Pods on their way for which the next step can be done, and which came to be so when.
+    ready: BTreeMap<String, u64>,
+    /// How often a pod became ready.
+    readied: u64,
     /// Nodes to look at in the next turn.
     recheck: BTreeSet<String>,
     /// Pods that were told to stop, with the time from which on they count as staying.
@@ -146,7 +148,8 @@ impl Scheduler {
             short: BTreeMap::new(),
             alarms: BTreeSet::new(),
             node_alarms: BTreeSet::new(),
-            ready: BTreeSet::new(),
+            ready: BTreeMap::new(),
+            readied: 0,
             recheck: BTreeSet::new(),
             stays: BTreeMap::new(),
             namespaces: BTreeMap::new(),

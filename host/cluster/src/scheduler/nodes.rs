@@ -208,7 +208,9 @@ impl Scheduler {
             match outcome {
                 Outcome::Ready => {
                     self.succeed(name, pod);
-                    self.ready.extend(self.pod_names.get(&pod).cloned());
+                    if let Some(name) = self.pod_names.get(&pod).cloned() {
+                        self.make_ready(name);
+                    }
                 }
                 Outcome::Failed { gpu, message } => {
                     self.rest(name, &[gpu], &message);

@@ -88,7 +88,7 @@ impl Scheduler {
         };
         for name in pods {
             match self.pods.get(&name).map(|entry| &entry.stage) {
-                Some(Stage::Assumed(flight)) if flight.step == Step::Volumes => drop(self.ready.insert(name)),
+                Some(Stage::Assumed(flight)) if flight.step == Step::Volumes => self.make_ready(name),
                 Some(Stage::Held(_) | Stage::Waits) => self.refresh_pod(&name),
                 _ => {}
             }
@@ -125,13 +125,19 @@ impl Scheduler {
         self.users_of(pod, &format!("{namespace}/{claim}")).map(|(name, _)| name.clone()).next()
     }
 
-    /// Goes on with pods for which the next step can be done, those of higher priority first. At the end of a turn, so that nothing is wished
+    /// The next step of a pod on its way can be done.
+    pub(super) fn make_ready(&mut self, name: String) {
+        self.readied += 1;
+        self.ready.entry(name).or_insert(self.readied);
+    }
+
+    /// Goes on with pods for which the next step can be done, those of higher priority first, then as they were decided. At the end of a turn, so that nothing is wished
     /// for who was given back since.
     pub(super) fn go_on(&mut self) {
-        let mut ready: Vec<String> = std::mem::take(&mut self.ready).into_iter().collect();
+        let mut ready: Vec<(String, u64)> = std::mem::take(&mut self.ready).into_iter().collect();
         let priority = |name: &String| self.pods.get(name).and_then(|entry| entry.object.spec.value.priority).unwrap_or(0);
-        ready.sort_by_key(|name| Reverse(priority(name)));
-        for name in ready {
+        ready.sort_by_key(|(name, row)| (Reverse(priority(name)), *row));
+        for (name, _) in ready {
             self.go_on_with(&name);
         }
     }
