@@ -1,9 +1,10 @@
 //! Whatever dies at whatever moment: no pod is lost, none is bound twice, no partition is used twice.
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use partita_cluster::Program;
 use serde_json::json;
 
-use crate::stage::{Stage, gpu_nodes, until};
+use crate::stage::{Stage, asks, gpu_nodes, merge, until};
 
 /// How many pods wait when the scheduler dies; those of the first wave are bound before.
 const PODS: usize = 12;
@@ -83,4 +84,41 @@ async fn an_api_server_that_comes_back_is_followed_again() {
 
     assert!(scheduler.runs(), "{}", scheduler.log());
     assert_eq!(agents.violations(), []);
+}
+
+/// The same while pods are evicted and volumes are chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_dies_while_it_evicts_or_chooses_volumes_goes_on() {
+    let stage = Stage::with(&[Program::ControllerManager, Program::Kwok]).await;
+    stage.priority("high", 100).await;
+    stage.local_volumes("local").await;
+    for (row, fault) in ["evict.before", "evict.after", "volumes.before", "volumes.after"].iter().enumerate() {
+        let node = format!("node-{row}");
+        stage.node(&node, json!({}), json!({}), json!({ "cpu": "4" })).await;
+        let here = json!({ "nodeSelector": { "kubernetes.io/hostname": node } });
+        let asking = |cpu: &str, more: serde_json::Value| {
+            let mut spec = asks(&json!({ "cpu": cpu }));
+            merge(&mut spec, here.clone());
+            merge(&mut spec, more);
+            spec
+        };
+        let (loses, wins, claim) = (format!("loses-{row}"), format!("wins-{row}"), format!("data-{row}"));
+        let lives = stage.scheduler();
+        stage.pod("default", &loses, json!({}), asking("3", json!({ "terminationGracePeriodSeconds": 1 }))).await;
+        stage.bound("default", &loses).await;
+        drop(lives);
+
+        stage.claim(&claim, "local").await;
+        stage.local_volume(&format!("disk-{row}"), "local", &node).await;
+        let mut dies = stage.scheduler_with(&["--no-lease"], Some(fault));
+        let volumes = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": claim } }]);
+        stage.pod("default", &wins, json!({}), asking("2", json!({ "priorityClassName": "high", "volumes": volumes }))).await;
+        assert!(!dies.ended().await.success(), "{fault}");
+        let _lives = stage.scheduler();
+        assert_eq!(stage.bound("default", &wins).await, node, "{fault}");
+        let gone = async || stage.pods("default").get_opt(&loses).await.unwrap().is_none().then_some(());
+        until(&format!("{loses} is gone, and nobody else"), gone).await;
+        let claims: kube::Api<PersistentVolumeClaim> = kube::Api::namespaced(stage.client.clone(), "default");
+        assert_eq!(claims.get(&claim).await.unwrap().spec.unwrap().volume_name, Some(format!("disk-{row}")), "{fault}");
+    }
 }

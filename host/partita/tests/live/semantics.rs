@@ -241,13 +241,8 @@ async fn gates_hold_a_pod_back_and_reasons_are_told_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_higher_priority_evicts_the_fewest_and_respects_budgets() {
     let stage = Stage::with(&[Program::ControllerManager, Program::Kwok]).await;
-    let class = |name: &str, value: i32| -> k8s_openapi::api::scheduling::v1::PriorityClass {
-        serde_json::from_value(json!({ "metadata": { "name": name }, "value": value })).unwrap()
-    };
-    let classes = kube::Api::all(stage.client.clone());
-    for class in [class("low", 1), class("high", 100)] {
-        classes.create(&kube::api::PostParams::default(), &class).await.unwrap();
-    }
+    stage.priority("low", 1).await;
+    stage.priority("high", 100).await;
     let _scheduler = stage.scheduler();
     stage.node("one", json!({}), json!({}), json!({ "cpu": "4" })).await;
     let asking = |cpu: &str, class: &str| {
@@ -280,29 +275,12 @@ async fn volumes_decide_where_a_pod_runs() {
     let _scheduler = stage.scheduler();
     stage.node("near", json!({}), json!({}), json!({})).await;
     stage.node("far", json!({}), json!({}), json!({})).await;
-    let class: k8s_openapi::api::storage::v1::StorageClass = serde_json::from_value(json!({
-        "metadata": { "name": "local" }, "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
-    }))
-    .unwrap();
-    kube::Api::all(stage.client.clone()).create(&kube::api::PostParams::default(), &class).await.unwrap();
-    let claim = |name: &str| -> k8s_openapi::api::core::v1::PersistentVolumeClaim {
-        serde_json::from_value(json!({ "metadata": { "name": name }, "spec": {
-            "accessModes": ["ReadWriteOnce"], "storageClassName": "local", "resources": { "requests": { "storage": "1Gi" } },
-        } }))
-        .unwrap()
-    };
-    let claims = kube::Api::namespaced(stage.client.clone(), "default");
-    claims.create(&kube::api::PostParams::default(), &claim("data")).await.unwrap();
+    stage.local_volumes("local").await;
+    stage.claim("data", "local").await;
     let uses = |claim: &str| json!({ "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": claim } }] });
     stage.pod("default", "first", json!({}), uses("data")).await;
     stage.told("default", "first", "").await;
-    let volume: k8s_openapi::api::core::v1::PersistentVolume = serde_json::from_value(json!({ "metadata": { "name": "disk" }, "spec": {
-        "capacity": { "storage": "2Gi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": "local", "local": { "path": "/disk" },
-        "persistentVolumeReclaimPolicy": "Retain",
-        "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In", "values": ["near"] }] }] } },
-    } }))
-    .unwrap();
-    kube::Api::all(stage.client.clone()).create(&kube::api::PostParams::default(), &volume).await.unwrap();
+    stage.local_volume("disk", "local", "near").await;
     assert_eq!(stage.bound("default", "first").await, "near");
     // Now it is bound, and keeps the next pod there too.
     stage.pod("default", "second", json!({}), uses("data")).await;

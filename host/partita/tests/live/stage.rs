@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    scheduling::v1::PriorityClass,
+    storage::v1::StorageClass,
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
@@ -160,6 +164,47 @@ impl Stage {
         }))
         .unwrap();
         Api::all(self.client.clone()).create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    async fn create<T>(&self, api: Api<T>, object: Value)
+    where
+        T: kube::Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+    {
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    }
+
+    pub(crate) async fn priority(&self, name: &str, value: i32) {
+        let all: Api<PriorityClass> = Api::all(self.client.clone());
+        self.create(all, json!({ "metadata": { "name": name }, "value": value })).await;
+    }
+
+    /// A storage class whose volumes lie on nodes.
+    pub(crate) async fn local_volumes(&self, class: &str) {
+        let all: Api<StorageClass> = Api::all(self.client.clone());
+        let how = json!({ "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer" });
+        let mut object = json!({ "metadata": { "name": class } });
+        merge(&mut object, how);
+        self.create(all, object).await;
+    }
+
+    /// A volume of 2 GiB on a node.
+    pub(crate) async fn local_volume(&self, name: &str, class: &str, node: &str) {
+        let all: Api<PersistentVolume> = Api::all(self.client.clone());
+        let here = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": [node] });
+        let spec = json!({
+            "capacity": { "storage": "2Gi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": class, "local": { "path": "/disk" },
+            "persistentVolumeReclaimPolicy": "Retain",
+            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [here] }] } },
+        });
+        self.create(all, json!({ "metadata": { "name": name }, "spec": spec })).await;
+    }
+
+    /// A claim for 1 GiB, in the default namespace.
+    pub(crate) async fn claim(&self, name: &str, class: &str) {
+        let all: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), "default");
+        let spec =
+            json!({ "accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": { "requests": { "storage": "1Gi" } } });
+        self.create(all, json!({ "metadata": { "name": name }, "spec": spec })).await;
     }
 
     /// A pod of ours: `spec` is laid over one container that asks for little.
