@@ -70,7 +70,8 @@ impl fmt::Debug for Shared {
 impl Shared {
     /// A scheduler that has not begun.
     #[must_use]
-    pub fn new(brain: Scheduler, metrics: Metrics) -> Self {
+    pub fn new(mut brain: Scheduler, metrics: Metrics) -> Self {
+        brain.set_clock(jiff::Timestamp::now().as_millisecond());
         Self { brain: Mutex::new(brain), started: Instant::now(), beat_ms: AtomicU64::new(0), health: Mutex::default(), metrics }
     }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, Pod as Typed, Toleration, TopologySpreadConstraint};
+use k8s_openapi::{
+    api::core::v1::{Affinity, Pod as Typed, Toleration, TopologySpreadConstraint},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Amounts, Kind, Lean};
@@ -127,6 +130,8 @@ pub struct ClaimName {
 pub struct PodStatus {
     pub phase: String,
     pub nominated_node_name: String,
+    /// When its node took it up.
+    pub start_time: Option<Time>,
     pub conditions: Vec<Condition>,
     pub container_statuses: Vec<ContainerStatus>,
     pub init_container_statuses: Vec<ContainerStatus>,

@@ -77,6 +77,8 @@ pub struct Scheduler {
     dry_run: bool,
     planner: Planner,
     now_ms: u64,
+    /// What the clock on the wall showed at millisecond 0, since 1970.
+    began_ms: i64,
     /// Every list is complete.
     complete: bool,
     /// The term in which it leads.
@@ -135,6 +137,7 @@ impl Scheduler {
             dry_run,
             planner: Planner::new(config),
             now_ms: 0,
+            began_ms: 0,
             complete: false,
             term: None,
             nodes: BTreeMap::new(),
@@ -184,6 +187,11 @@ impl Scheduler {
             Seen::Drivers(name, object) => self.see_drivers(&name, object.map(|object| *object)),
             Seen::Complete => self.complete_lists(),
         }
+    }
+
+    /// Tells what the clock on the wall showed at millisecond 0, as milliseconds since 1970: by it pods say since when they run.
+    pub fn set_clock(&mut self, began_ms: i64) {
+        self.began_ms = began_ms;
     }
 
     /// Begins to act, in this term of leadership or a higher one.
@@ -270,6 +278,7 @@ impl Scheduler {
             return;
         }
         self.complete = true;
+        self.apply(Event::Time(self.now_ms));
         self.take_up();
         for name in self.namespaces.keys().cloned().collect::<Vec<_>>() {
             self.tell_namespace(&name);

@@ -56,6 +56,8 @@ pub(super) struct PodEntry {
     pub(super) trouble: Option<String>,
     /// It could not be evicted a short while ago.
     pub(super) refused_to_stop: bool,
+    /// How long it had run when it was booked, milliseconds: the core counts from then.
+    pub(super) ran_ms: u64,
     /// When to look at it although nothing happened, milliseconds.
     pub(super) alarm_ms: Option<u64>,
 }
@@ -63,7 +65,18 @@ pub(super) struct PodEntry {
 impl PodEntry {
     fn new(object: Pod, since_ms: u64) -> Self {
         let stage = Stage::Held(String::new());
-        Self { object, id: None, stage, spec: None, returned: 0, since_ms, trouble: None, refused_to_stop: false, alarm_ms: None }
+        Self {
+            object,
+            id: None,
+            stage,
+            spec: None,
+            returned: 0,
+            since_ms,
+            trouble: None,
+            refused_to_stop: false,
+            ran_ms: 0,
+            alarm_ms: None,
+        }
     }
 
     /// When it was created; pods of one second by name.

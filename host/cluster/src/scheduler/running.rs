@@ -91,6 +91,7 @@ impl Scheduler {
         for refusal in odd {
             tracing::debug!(pod = full_name(&entry.object.metadata), "runs, though {refusal}");
         }
+        spec.terms.min_runtime_ms = spec.terms.min_runtime_ms.saturating_sub(entry.ran_ms);
         if entry.refused_to_stop {
             spec.terms.budgets.push(REFUSED.to_owned());
             spec.terms.budgets.sort_unstable();
@@ -117,6 +118,10 @@ impl Scheduler {
         self.unbook(name);
         let Some(entry) = self.pods.get_mut(name) else { return };
         (entry.trouble, entry.returned, entry.refused_to_stop) = (None, 0, false);
+        let started = entry.object.status.value.start_time.as_ref().map(|time| time.0);
+        // Clocks of machines differ: who starts in the future has not run yet.
+        entry.ran_ms =
+            started.map_or(0, |at| u64::try_from(self.began_ms.saturating_add_unsigned(self.now_ms) - at.as_millisecond()).unwrap_or(0));
         self.reasons.forget(name);
         let Some(entry) = self.pods.get(name) else { return };
         let Some(node) = self.nodes.get(&entry.object.spec.value.node_name).and_then(|node| node.id) else {

@@ -1,12 +1,17 @@
 //! Room that is made by stopping others.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::{
     agent::Mood,
     check,
     make::{budget, claim, claiming, class, cores, labelled, mig, urgent, whole},
     world::{World, binds, done, evicts},
 };
-use crate::scheduler::effect::{Effect, Outcome};
+use crate::{
+    scheduler::effect::{Effect, Outcome},
+    translate::keys,
+};
 
 fn is_eviction(effect: &Effect) -> bool {
     matches!(effect, Effect::Evict { .. })
@@ -219,4 +224,22 @@ fn a_winner_that_goes_leaves_nobody_stopped_for_it_later() {
     world.pass(2);
     assert_eq!((world.stage("next"), world.wished(is_eviction)), ("runs", 1));
     check::rest(&world);
+}
+
+#[test]
+fn what_a_pod_was_promised_to_run_counts_from_its_start_whoever_leads() {
+    let mut world = World::new(&[("a", &[])]);
+    let mut low = cores("low", 12);
+    low.metadata.annotations.get_or_insert_default().insert(keys::MIN_RUNTIME.into(), "60s".into());
+    world.create([low]);
+    world.settle();
+    let began = jiff::Timestamp::from_millisecond(i64::try_from(world.now_ms).unwrap()).unwrap();
+    world.server.edit_pod("ns/low", |pod| pod.status.value.start_time = Some(Time(began)));
+    world.pass(50);
+    world.start();
+    world.create([urgent(cores("high", 10), 10)]);
+    world.pass(8);
+    assert_eq!(world.wished(is_eviction), 0);
+    world.pass(5);
+    assert_eq!(world.wished(evicts("low")), 1);
 }
