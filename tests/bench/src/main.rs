@@ -97,7 +97,8 @@ fn main() -> ExitCode {
         return partita_policy::compile_main();
     }
     // What the policy host warns of belongs beside the figures.
-    tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).with_writer(std::io::stderr).init();
+    let levels = tracing_subscriber::EnvFilter::new("warn,kube_client=off");
+    tracing_subscriber::fmt().with_env_filter(levels).with_writer(std::io::stderr).init();
     match run(&cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -25,6 +25,8 @@ use crate::{
 /// The `schedulerName` of the pods that wait.
 pub const SCHEDULER: &str = "partita";
 
+/// The annotation of a claim that tells its provisioner where to make the volume.
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// The time from turn to turn, milliseconds: long enough to hold a round although nothing happened.
 const TURN_MS: u64 = 2_000;
 /// The most turns in which whoever waits is placed, so that one who comes back again and again is told of.
@@ -218,6 +220,10 @@ impl Brain {
     /// If the brain wishes for what makes no sense here, where nobody has a GPU and all pods have one priority.
     pub fn place(&mut self) -> Result<Vec<Decision>, Error> {
         let mut decisions = Vec::new();
+        // Among several nobody sees when one was decided that has nothing to wish for.
+        if self.waiting.len() > 1 {
+            self.provision()?;
+        }
         for _ in 0..TURNS_MAX {
             self.now_ms += TURN_MS;
             let effects = self.scheduler.turn(self.now_ms, &mut [&mut Alike]);
@@ -252,33 +258,34 @@ impl Brain {
                     News::Done(done) => self.scheduler.done(self.now_ms, done),
                 }
             }
-            let made = self.provision()?;
-            if quiet && !made {
+            if quiet && !self.provision()? {
                 break;
             }
         }
         Ok(decisions)
     }
 
-    /// Makes the volumes for which a provisioner was told a node before the brain came: one that waits for them wishes for nothing. Returns
+    /// Makes the volumes for which a provisioner was told a node before the brain came: a pod that waits for one wishes for nothing. Returns
     /// whether there was any.
     fn provision(&mut self) -> Result<bool, Error> {
-        let mut wanted = Vec::new();
-        for pod in self.waiting.values() {
-            let [namespace, name] = ["namespace", "name"].map(|key| pod["metadata"][key].as_str().unwrap_or_default().to_owned());
-            let Some(standing) = self.scheduler.standing(&namespace, &name).filter(|standing| standing.stage == "on its way") else {
-                continue;
-            };
-            for claim in self.world.pvcs.iter().filter(|claim| is_awaited(claim, pod)) {
-                let (claim, node) =
-                    (claim["metadata"]["name"].as_str().unwrap_or_default().to_owned(), standing.node.clone().unwrap_or_default());
-                let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-                let of = PodName { namespace: namespace.clone(), name: name.clone(), uid };
-                wanted.push((of, VolumeChoice::Provision { claim, node, version: String::new() }));
-            }
-        }
-        for (pod, choice) in &wanted {
-            let (claim, volume) = self.choose(pod, choice);
+        let made = |claim: &&Value| {
+            let class = self
+                .world
+                .storageclasses
+                .iter()
+                .find(|class| full_name(class) == claim["spec"]["storageClassName"].as_str().unwrap_or_default());
+            let makes = class.is_some_and(|class| {
+                class["volumeBindingMode"] == "WaitForFirstConsumer" && class["provisioner"] != "kubernetes.io/no-provisioner"
+            });
+            makes && claim["metadata"]["annotations"][SELECTED_NODE].is_string() && claim["spec"].get("volumeName").is_none()
+        };
+        let wanted: Vec<Value> = self.world.pvcs.iter().filter(made).cloned().collect();
+        for claim in &wanted {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let meta = &claim["metadata"];
+            let of = PodName { namespace: text(&meta["namespace"]), name: String::new(), uid: String::new() };
+            let node = text(&meta["annotations"][SELECTED_NODE]);
+            let (claim, volume) = self.choose(&of, &VolumeChoice::Provision { claim: text(&meta["name"]), node, version: String::new() });
             self.scheduler.see(self.now_ms, seen(&claim, Seen::Claim)?);
             self.scheduler.see(self.now_ms, seen(&volume, Seen::Volume)?);
         }
@@ -339,19 +346,6 @@ impl From<Done> for News {
     fn from(done: Done) -> Self {
         Self::Done(done)
     }
-}
-
-/// Whether a pod uses a claim whose volume is being made.
-fn is_awaited(claim: &Value, pod: &Value) -> bool {
-    let (meta, name) = (&claim["metadata"], &pod["metadata"]["name"]);
-    let uses = |volume: &Value| {
-        let own = format!("{}-{}", name.as_str().unwrap_or_default(), volume["name"].as_str().unwrap_or_default());
-        volume["persistentVolumeClaim"]["claimName"] == meta["name"] || (volume.get("ephemeral").is_some() && meta["name"] == own)
-    };
-    let selected = meta["annotations"]["volume.kubernetes.io/selected-node"].is_string() && claim["spec"].get("volumeName").is_none();
-    selected
-        && meta["namespace"] == pod["metadata"]["namespace"]
-        && pod["spec"]["volumes"].as_array().is_some_and(|all| all.iter().any(uses))
 }
 
 fn full(pod: &PodName) -> String {

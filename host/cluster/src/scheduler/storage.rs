@@ -115,14 +115,23 @@ impl Scheduler {
     }
 
     /// Who else has a place and uses a claim, with what it is up to.
-    fn users_of<'a>(&'a self, pod: &'a str, claim: &str) -> impl Iterator<Item = (&'a String, &'a PodEntry)> {
+    fn users_of<'a>(&'a self, pod: &'a str, claim: &str) -> impl Iterator<Item = (&'a String, &'a PodEntry)> + use<'a> {
         let others = self.claimants.get(claim).into_iter().flatten().filter(move |name| *name != pod);
         others.filter_map(|name| Some((name, self.pods.get(name)?))).filter(|(_, entry)| entry.on().is_some())
     }
 
-    /// Who else uses a claim that allows one pod at a time.
+    /// Who else uses a claim that allows one pod at a time. As in kube-scheduler these are pods that name it and whose node is there.
     pub(super) fn user_of(&self, pod: &str, namespace: &str, claim: &str) -> Option<String> {
-        self.users_of(pod, &format!("{namespace}/{claim}")).map(|(name, _)| name.clone()).next()
+        self.claimed_by(pod, namespace, claim).map(|(name, _)| name.clone()).next()
+    }
+
+    fn claimed_by<'a>(&'a self, pod: &'a str, namespace: &str, claim: &'a str) -> impl Iterator<Item = (&'a String, &'a PodEntry)> {
+        let names = move |entry: &PodEntry| {
+            let mut volumes = entry.object.spec.value.volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
+            volumes.any(|named| named.claim_name == claim)
+        };
+        let is_there = |entry: &PodEntry| matches!(entry.stage, Stage::Assumed(_) | Stage::Runs);
+        self.users_of(pod, &format!("{namespace}/{claim}")).filter(move |(_, entry)| is_there(entry) && names(entry))
     }
 
     /// The next step of a pod on its way can be done.
@@ -137,9 +146,24 @@ impl Scheduler {
         let mut ready: Vec<(String, u64)> = std::mem::take(&mut self.ready).into_iter().collect();
         let priority = |name: &String| self.pods.get(name).and_then(|entry| entry.object.spec.value.priority).unwrap_or(0);
         ready.sort_by_key(|(name, row)| (Reverse(priority(name)), *row));
+        let mut lost = false;
         for (name, _) in ready {
+            // Decided together with one that did not get its volumes, and perhaps only because of that one.
+            if lost && self.leans_on_others(&name) {
+                self.give_back(&name, "a pod that was decided together with it could not get its volumes");
+                continue;
+            }
             self.go_on_with(&name);
+            lost |= self.pods.get(&name).is_some_and(|entry| entry.flight().is_none());
         }
+    }
+
+    /// Whether a pod that was just decided goes where it does because of other pods.
+    fn leans_on_others(&self, name: &str) -> bool {
+        let Some(entry) = self.pods.get(name) else { return false };
+        let constraints = entry.spec.as_ref().and_then(|spec| spec.demand.constraints.as_ref());
+        entry.flight().is_some_and(|flight| flight.step == Step::Makes)
+            && constraints.is_some_and(|all| !all.together.is_empty() || !all.spread.is_empty())
     }
 
     /// Goes on with a pod whose GPUs are there: its volumes are chosen, waited for, or it is bound.
@@ -200,8 +224,7 @@ impl Scheduler {
         // Somebody else may use by now what only one can.
         let ahead = |user: &PodEntry| user.flight().is_none_or(|flight| flight.step > Step::Makes);
         let taken = |namespace: &str, claim: &str| {
-            let claim = format!("{namespace}/{claim}");
-            self.users_of(name, &claim).find(|(_, user)| ahead(user)).map(|(name, _)| name.clone())
+            self.claimed_by(name, namespace, claim).find(|(_, user)| ahead(user)).map(|(name, _)| name.clone())
         };
         if flight.step == Step::Makes {
             let scene = Scene { storage: &self.storage, budgets: &self.budgets, taken: &taken };
