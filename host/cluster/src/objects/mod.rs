@@ -4,8 +4,8 @@
 //! cluster passes here. So the kinds below know few fields and skip the rest, `managedFields` above all. `kube::Api` and
 //! `kube::runtime::watcher` take them like any typed object.
 //!
-//! One object that cannot be read must not end the watch of all others: `spec` and `status` are decoded apart, each a [`Part`] that is
-//! empty and says why if it is not what it should be. Quantities stay text until they are translated.
+//! One object that cannot be read must not end the watch of all others: `spec` and `status` are decoded apart, each a [`Part`] that says why
+//! if it is not what it should be, and has what of it can be read. Quantities stay text until they are translated.
 
 mod cluster;
 mod custom;
@@ -34,7 +34,8 @@ pub type Amounts = BTreeMap<String, String>;
 /// A part of an object that decodes by itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Part<T> {
-    /// What it says; the default where it is missing or cannot be read.
+    /// What it says; the default where it is missing. If it cannot be read, those of its fields that can: whose a pod is and where it runs is
+    /// known all the same.
     pub value: T,
     /// Why it cannot be read.
     pub error: Option<String>,
@@ -45,9 +46,19 @@ impl<'de, T: DeserializeOwned + Default> Deserialize<'de> for Part<T> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         Ok(match serde_json::from_str::<Option<T>>(raw.get()) {
             Ok(value) => Self { value: value.unwrap_or_default(), error: None },
-            Err(error) => Self { value: T::default(), error: Some(error.to_string()) },
+            Err(error) => Self { value: readable(raw.get()).unwrap_or_default(), error: Some(error.to_string()) },
         })
     }
+}
+
+/// An object with those of its fields that can be read by themselves.
+fn readable<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+    fields.retain(|name, value| {
+        let alone = serde_json::Map::from_iter([(name.clone(), value.clone())]);
+        serde_json::from_value::<T>(alone.into()).is_ok()
+    });
+    serde_json::from_value(fields.into()).ok()
 }
 
 /// A kind of object: which of its fields are known.
@@ -182,12 +193,14 @@ mod tests {
         let text = json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"},
                          "managedFields": [{"manager": "m", "fieldsV1": {"f:x": {}}}], "annotations": {LAST_APPLIED: "{}", "kept": "yes"}},
-            "spec": {"containers": "none"},
+            "spec": {"containers": "none", "nodeName": "a", "schedulerName": "partita", "priority": 7},
             "status": {"phase": "Pending", "conditions": []},
         });
         let pod: Pod = serde_json::from_str(&text.to_string()).unwrap();
         assert_eq!((full_name(&pod.metadata).as_str(), pod.status.value.phase.as_str()), ("n/p", "Pending"));
         assert!(pod.error().unwrap().contains("its spec cannot be read: invalid type: string \"none\""), "{:?}", pod.error());
+        let spec = &pod.spec.value;
+        assert_eq!((spec.node_name.as_str(), spec.scheduler_name.as_str(), spec.priority), ("a", "partita", Some(7)));
         assert_eq!(pod.metadata.annotations, Some([("kept".to_owned(), "yes".to_owned())].into()));
         assert_eq!(pod.metadata.managed_fields, None);
         assert_eq!(pod, serde_json::from_value(text).unwrap());

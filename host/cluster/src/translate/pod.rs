@@ -28,6 +28,10 @@ pub struct Scene<'a> {
     pub taken: &'a Taken<'a>,
 }
 
+/// The longest time that a pod may be promised to run undisturbed, milliseconds: the annotation is its owner's to write, and while it lasts no
+/// priority takes the pod's place.
+const MIN_RUNTIME_MAX_MS: u64 = 24 * 3_600_000;
+
 /// A pod that waits for a node.
 ///
 /// # Errors
@@ -168,7 +172,11 @@ fn terms(pod: &Pod, known: &Budgets) -> Result<Terms, Unsupported> {
         Some(text) => {
             let duration = text.parse::<SignedDuration>().ok();
             let millis = duration.and_then(|duration| u64::try_from(duration.as_millis()).ok());
-            millis.ok_or_else(|| wrong(keys::MIN_RUNTIME, text, "write a duration like 90s or 1h30m"))?
+            let millis = millis.ok_or_else(|| wrong(keys::MIN_RUNTIME, text, "write a duration like 90s or 1h30m"))?;
+            if millis > MIN_RUNTIME_MAX_MS {
+                return Err(wrong(keys::MIN_RUNTIME, text, "write 24h or less"));
+            }
+            millis
         }
     };
     let never_preempts = match pod.spec.value.preemption_policy.as_deref() {

@@ -66,6 +66,7 @@ fn what_is_not_done_is_refused_and_what_is_not_there_is_waited_for() {
         (json!({}), json!({"preemptionPolicy": "Sometimes"}), "preemptionPolicy is \"Sometimes\""),
         (json!({keys::RESTARTABLE: "yes"}), json!({}), "partita.dev/restartable is \"yes\"; write true or false"),
         (json!({keys::MIN_RUNTIME: "soon"}), json!({}), "is \"soon\"; write a duration"),
+        (json!({keys::MIN_RUNTIME: "25h"}), json!({}), "is \"25h\"; write 24h or less"),
         (json!({keys::MIN_RUNTIME: "-1s"}), json!({}), "is \"-1s\"; write a duration"),
         (json!({keys::MIN_RUNTIME: "99999999999999999h"}), json!({}), "write a duration"),
         (json!({}), json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1e15"}}}]}), "of cpu, more than any node has"),

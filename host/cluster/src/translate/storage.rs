@@ -1,8 +1,8 @@
 //! What is known of volumes, claims, classes and drivers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::keys;
+use super::{keys, there};
 use crate::objects::{Claim, NodeDrivers, PersistentVolume, StorageClass, full_name};
 
 /// The storage of a cluster.
@@ -11,6 +11,8 @@ pub struct Storage {
     /// By `namespace/name`.
     claims: BTreeMap<String, Claim>,
     volumes: BTreeMap<String, PersistentVolume>,
+    /// Names of volumes by their class.
+    by_class: BTreeMap<String, BTreeSet<String>>,
     classes: BTreeMap<String, StorageClass>,
     /// By node: how many volumes each driver can attach there.
     limits: BTreeMap<String, BTreeMap<String, u32>>,
@@ -35,12 +37,22 @@ impl Storage {
 
     /// Takes in a volume.
     pub fn insert_volume(&mut self, volume: PersistentVolume) {
-        self.volumes.insert(full_name(&volume.metadata), volume);
+        let name = full_name(&volume.metadata);
+        self.remove_volume(&name);
+        self.by_class.entry(there::class_of_volume(&volume).to_owned()).or_default().insert(name.clone());
+        self.volumes.insert(name, volume);
     }
 
     /// Forgets a volume.
     pub fn remove_volume(&mut self, name: &str) {
-        self.volumes.remove(name);
+        let Some(known) = self.volumes.remove(name) else { return };
+        let class = there::class_of_volume(&known);
+        if let Some(names) = self.by_class.get_mut(class) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_class.remove(class);
+            }
+        }
     }
 
     /// Takes in a class.
@@ -128,9 +140,9 @@ impl Storage {
         self.classes.get(name)
     }
 
-    /// All volumes, by name.
-    pub(super) fn volumes(&self) -> impl Iterator<Item = (&String, &PersistentVolume)> {
-        self.volumes.iter()
+    /// The volumes of a class, by name.
+    pub(super) fn volumes_of(&self, class: &str) -> impl Iterator<Item = &PersistentVolume> {
+        self.by_class.get(class).into_iter().flatten().filter_map(|name| self.volumes.get(name))
     }
 
     /// Whether a driver has a limit on some node.

@@ -23,7 +23,8 @@ pub(super) fn class_of(claim: &Claim) -> &str {
     old.or(claim.spec.value.storage_class_name.as_ref()).map_or("", String::as_str)
 }
 
-fn class_of_volume(volume: &PersistentVolume) -> &str {
+/// The class of a volume; empty if it has none.
+pub(super) fn class_of_volume(volume: &PersistentVolume) -> &str {
     let old = volume.metadata.annotations.as_ref().and_then(|annotations| annotations.get(OLD_CLASS));
     old.unwrap_or(&volume.spec.value.storage_class_name)
 }
@@ -77,12 +78,38 @@ pub(super) fn places(claims: &[&Claim], storage: &Storage) -> Result<Option<Vec<
     if supply.is_enough(&reached) {
         return Ok(None);
     }
+    if !supply.is_enough(&vec![true; reached.len()]) {
+        return Ok(Some(Vec::new()));
+    }
     let affinities: Vec<_> = by_affinity.into_iter().collect();
-    let mut search = Search { supply, affinities: &affinities, reached, found: Vec::new() };
+    let mut search = Search { supply, affinities: &affinities, reached, steps: STEPS_MAX, joined: 0, found: Vec::new() };
     search.widen(&(0..affinities.len()).collect::<Vec<_>>(), claims.len(), None);
-    search.found.sort_unstable();
-    search.found.dedup();
-    Ok(Some(search.found))
+    if search.found.is_empty() && search.steps == 0 {
+        let what = format!("its claims of class {} could be served in too many ways to look at all of them", class_of(claims[0]));
+        return Err(Unsupported::new(what, "give their volumes fewer kinds of node affinity, or claim fewer volumes in one pod"));
+    }
+    Ok(Some(merge(search.found)))
+}
+
+/// The same terms, sorted, those on one label in one.
+fn merge(terms: Vec<NodeTerm>) -> Vec<NodeTerm> {
+    let (mut rest, mut values) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
+    for term in terms {
+        match term.labels.as_slice() {
+            [one] if term.fields.is_empty() && one.operator == Operator::In => {
+                values.entry(one.key.clone()).or_default().extend(one.values.iter().cloned());
+            }
+            _ => rest.push(term),
+        }
+    }
+    rest.extend(values.into_iter().map(|(key, mut values)| {
+        values.sort_unstable();
+        values.dedup();
+        NodeTerm { labels: vec![Requirement { key, operator: Operator::In, values }], fields: Vec::new() }
+    }));
+    rest.sort_unstable();
+    rest.dedup();
+    rest
 }
 
 /// Volumes that would do for some claims of one class, wherever they are.
@@ -97,7 +124,8 @@ struct Supply<'s> {
 impl<'s> Supply<'s> {
     fn of(claims: &[&Claim], storage: &'s Storage) -> Self {
         let of_use = |volume: &&PersistentVolume| claims.iter().any(|claim| serves(volume, claim, storage));
-        let mut volumes: Vec<&PersistentVolume> = storage.volumes().map(|(_, volume)| volume).filter(of_use).collect();
+        let class = claims.first().map_or("", |claim| class_of(claim));
+        let mut volumes: Vec<&PersistentVolume> = storage.volumes_of(class).filter(of_use).collect();
         volumes.sort_by_cached_key(|volume| capacity(volume));
         let wanted = |(row, claim): (usize, &&Claim)| {
             let mut rows: Vec<usize> = (0..volumes.len()).filter(|&row| serves(volumes[row], claim, storage)).collect();
@@ -126,6 +154,12 @@ impl<'s> Supply<'s> {
     }
 }
 
+/// How many sets of affinities are looked at for the claims of a pod. Volumes that lie on one node each need one step a node, and those that
+/// are reached by zones a few; what takes more are volumes that differ in many labels, where the sets found first must do.
+const STEPS_MAX: usize = 10_000;
+/// How many terms sets of several affinities may come to: each is compared with every node.
+const JOINED_MAX: usize = 256;
+
 /// A search for what a node must reach: some of the affinities that volumes have, no more than are needed.
 struct Search<'a> {
     supply: Supply<'a>,
@@ -133,6 +167,10 @@ struct Search<'a> {
     affinities: &'a [(Vec<NodeTerm>, Vec<usize>)],
     /// Which volumes are reached where the search is.
     reached: Vec<bool>,
+    /// How many more sets are looked at.
+    steps: usize,
+    /// How many of `found` come from several affinities.
+    joined: usize,
     /// What is enough.
     found: Vec<NodeTerm>,
 }
@@ -143,6 +181,10 @@ impl Search<'_> {
     fn widen(&mut self, open: &[usize], left: usize, terms: Option<&[NodeTerm]>) {
         let mut short = Vec::new();
         for &row in open {
+            if self.steps == 0 || self.joined >= JOINED_MAX {
+                return;
+            }
+            self.steps -= 1;
             let more = &self.affinities[row].0;
             let both = terms.map_or_else(|| more.clone(), |terms| join(terms, more));
             if both.is_empty() {
@@ -150,6 +192,7 @@ impl Search<'_> {
             }
             self.reach(row, true);
             if self.supply.is_enough(&self.reached) {
+                self.joined += if terms.is_some() { both.len() } else { 0 };
                 self.found.extend(both);
             } else {
                 short.push((row, both));

@@ -344,3 +344,23 @@ fn volumes_in_the_pod() {
     assert_eq!(of_volume(ephemeral(), vec![bound]).unwrap().groups.len(), 1);
     assert!(of_volume(ephemeral(), vec![owned("other")]).unwrap_err().to_string().contains("belongs to somebody else"));
 }
+
+#[test]
+fn the_search_for_volumes_ends() {
+    let names: Vec<String> = (0..8).map(|row| format!("c{row}")).collect();
+    let claims = || names.iter().map(|name| claim(name, json!({}))).collect::<Vec<_>>();
+    let asks: Vec<&str> = names.iter().map(String::as_str).collect();
+    // Any eight of these would do on a node that has eight of the labels: far too many sets to look at.
+    let keyed = |row: usize| {
+        let term = json!({"matchExpressions": [{"key": format!("k{row}"), "operator": "Exists"}]});
+        volume(&format!("v{row}"), None, json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}}))
+    };
+    let found = demands(&asks, &storage(claims(), (0..40).map(keyed).collect(), vec![local()])).unwrap();
+    assert!((256..300).contains(&found.groups[0].len()), "{}", found.groups[0].len());
+    let refused = demands(&asks, &storage(claims(), (0..7).map(keyed).collect(), vec![local()])).unwrap_err();
+    assert!(refused.contains("no volume that is there would do"), "{refused}");
+    // Eight on each of many hosts are found all the same, and are one term.
+    let local_ones = (0..800).map(|row| volume(&format!("v{row}"), Some(&format!("h{}", row / 8)), json!({})));
+    let found = demands(&asks, &storage(claims(), local_ones.collect(), vec![local()])).unwrap();
+    assert_eq!((found.groups[0].len(), found.groups[0][0].labels[0].values.len()), (1, 100));
+}

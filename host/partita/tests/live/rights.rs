@@ -57,6 +57,8 @@ async fn the_deployed_account_may_do_its_work_and_no_more() {
     let patch = Patch::Merge(json!({ "metadata": forged }));
     let error = stage.pods("default").patch("high", &PatchParams::default(), &patch).await.unwrap_err();
     assert!(error.to_string().contains("written by the scheduler"), "{error}");
+    let error = stage.pods("default").patch_status("high", &PatchParams::default(), &patch).await.unwrap_err();
+    assert!(error.to_string().contains("written by the scheduler"), "{error}");
     // And the account may not do everything.
     let client = stage.cluster.client_for(ACCOUNT).await.unwrap();
     let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(client, "default");
