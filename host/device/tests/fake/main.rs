@@ -1,0 +1,8 @@
+//! The device layer on fake GPUs: the fake library is opened by the system's loader and called by the real nvml-wrapper.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod discovery;
+mod life;
+mod support;
+mod trouble;
