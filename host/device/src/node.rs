@@ -251,6 +251,7 @@ impl Node {
         plan(&Question {
             grid: gpu.table.grid.as_ref(),
             mig: gpu.is_cut(),
+            pending: gpu.info.mode.is_some_and(|mode| mode.pending),
             existing: &existing,
             users: &whole,
             blind: blind.as_deref(),

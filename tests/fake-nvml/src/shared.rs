@@ -1,18 +1,20 @@
-//! The GPUs of all processes: one file, replaced whole under a lock.
+//! The GPUs of all processes: one file, read and written under a lock.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use crate::machine::State;
 
-/// The GPUs. Its first line counts the changes, the rest is JSON.
+/// The GPUs. Its first line counts the changes and tells how many bytes of JSON follow.
 pub(crate) const FILE: &str = "state.json";
 const LOCK: &str = "state.lock";
-const COUNT_DIGITS: usize = 20;
+const DIGITS: usize = 20;
+const LINE: usize = 2 * DIGITS + 1;
 
 /// A folder that holds GPUs.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Shared {
     /// Writes GPUs for the first time, or others in their place.
     pub(crate) fn create(&self, state: State) -> io::Result<()> {
         let _lock = self.lock()?;
-        let count = self.count().unwrap_or(0);
+        let count = self.line().map_or(0, |line| line.0);
         self.write(count + 1, &state)
     }
 
@@ -65,30 +67,32 @@ impl Shared {
     }
 
     fn current<'s>(&self, seen: &'s mut Option<(u64, State)>) -> io::Result<&'s State> {
-        let count = self.count()?;
+        let (count, length) = self.line()?;
         if seen.as_ref().is_none_or(|seen| seen.0 != count) {
-            let text = fs::read_to_string(self.folder.join(FILE))?;
-            let state = serde_json::from_str(text.get(COUNT_DIGITS..).unwrap_or_default())?;
+            let text = fs::read(self.folder.join(FILE))?;
+            let state = serde_json::from_slice(text.get(LINE..LINE + length).unwrap_or_default())?;
             *seen = Some((count, state));
         }
         seen.as_ref().map(|seen| &seen.1).ok_or_else(|| io::Error::other("nothing was read"))
     }
 
-    /// How often the GPUs changed.
-    fn count(&self) -> io::Result<u64> {
-        let mut digits = [0; COUNT_DIGITS];
+    /// How often the GPUs changed, and how many bytes they take.
+    fn line(&self) -> io::Result<(u64, usize)> {
+        let mut digits = [0; LINE];
         File::open(self.folder.join(FILE))?.read_exact(&mut digits)?;
-        String::from_utf8_lossy(&digits).trim().parse().map_err(io::Error::other)
+        let text = String::from_utf8_lossy(&digits);
+        let (count, length) = text.split_at(DIGITS);
+        Ok((count.trim().parse().map_err(io::Error::other)?, length.trim().parse().map_err(io::Error::other)?))
     }
 
-    /// A process that is killed meanwhile leaves the file as it was.
+    /// In one call to the system, so a process that is killed meanwhile leaves the old or the new. What is left of a longer one is behind
+    /// the length.
     fn write(&self, count: u64, state: &State) -> io::Result<()> {
-        let new = self.folder.join("state.new");
-        let mut file = File::create(&new)?;
-        let mut text = format!("{count:<width$}\n", width = COUNT_DIGITS - 1).into_bytes();
-        serde_json::to_writer(&mut text, state)?;
-        file.write_all(&text)?;
-        fs::rename(new, self.folder.join(FILE))
+        let json = serde_json::to_vec(state)?;
+        let mut text = format!("{count:DIGITS$}{:DIGITS$}\n", json.len()).into_bytes();
+        text.extend(json);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join(FILE))?;
+        file.write_all_at(&text, 0)
     }
 
     fn lock(&self) -> io::Result<File> {

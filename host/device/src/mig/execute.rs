@@ -52,6 +52,11 @@ impl Work<'_> {
                     Err(problem) => drop(done.kept.insert(*instance, problem)),
                 },
                 Step::Switch { on } => done.mode = self.switch(*on, &done).err(),
+                // Where it cannot be, a note says what will happen at the reset.
+                Step::Stay { on } => match self.driver.set_mode(self.uuid(), *on) {
+                    Ok(activation) => tracing::info!(gpu = self.uuid(), on, ?activation, "MIG stays as it is"),
+                    Err(error) => tracing::warn!(gpu = self.uuid(), on, "MIG may not stay as it is: {error}"),
+                },
                 Step::Complete { instance, spec } => {
                     if let Err(problem) = self.complete(*instance, spec) {
                         done.failed.push((spec.clone(), problem));

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod crash;
 mod discovery;
+mod exhaustive;
 mod life;
+mod random;
+mod simulated;
 mod support;
 mod trouble;

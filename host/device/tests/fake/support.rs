@@ -1,7 +1,7 @@
 //! Fake GPUs for a test: a folder with a copy of the fake library in it, opened by the real wrapper.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, OnceLock},
@@ -36,9 +36,25 @@ fn library() -> &'static Path {
     })
 }
 
+/// The same without what debuggers need, which is most of it: every machine gets a copy.
+fn small() -> &'static [u8] {
+    static STRIPPED: OnceLock<Vec<u8>> = OnceLock::new();
+    STRIPPED.get_or_init(|| {
+        let to = tempfile::NamedTempFile::new().unwrap();
+        let stripped = Command::new("strip").arg("-o").arg(to.path()).arg(library()).status().is_ok_and(|status| status.success());
+        fs::read(if stripped { to.path() } else { library() }).unwrap()
+    })
+}
+
+/// A folder for files that are written through to the disk, in memory where that can be: hundreds are.
+fn fast() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A machine with fake GPUs.
 pub(crate) struct Machine {
     pub(crate) folder: TempDir,
+    pub(crate) agent: TempDir,
     pub(crate) fake: Fake,
 }
 
@@ -47,8 +63,8 @@ impl Machine {
     pub(crate) fn new(spec: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let fake = Fake::create(folder.path(), spec).unwrap();
-        std::fs::copy(library(), folder.path().join(LIBRARY)).unwrap();
-        Self { folder, fake }
+        fs::write(folder.path().join(LIBRARY), small()).unwrap();
+        Self { folder, agent: fast(), fake }
     }
 
     /// With MIG on.
@@ -70,7 +86,7 @@ impl Machine {
 
     pub(crate) fn settings(&self) -> Settings {
         let boot = self.fake.state().unwrap().boots;
-        Settings::new(&self.folder.path().join("agent/state.json"), &format!("boot-{boot}"))
+        Settings::new(&self.agent.path().join("state.json"), &format!("boot-{boot}"))
     }
 
     pub(crate) fn node(&self) -> Node {
