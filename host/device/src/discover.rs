@@ -123,6 +123,8 @@ pub struct Gpu {
     pub instances: Vec<Instance>,
     /// Who uses it.
     pub processes: Vec<Process>,
+    /// Why the driver does not tell who uses it, if it does not; then nothing on it may be destroyed.
+    pub blind: Option<String>,
     /// Why it cannot be used, or nothing.
     pub unusable: Option<String>,
     /// What else there is to say: what an operator could do so that it can be cut.
@@ -138,6 +140,7 @@ impl Gpu {
             table: Table::default(),
             instances: Vec::new(),
             processes: Vec::new(),
+            blind: None,
             unusable: None,
             notes: Vec::new(),
         }
@@ -149,14 +152,11 @@ impl Gpu {
         self.info.mode.is_some_and(|mode| mode.current)
     }
 
-    /// Processes that use a GPU instance.
-    pub fn users_of(&self, instance: u32) -> impl Iterator<Item = u32> {
-        self.processes.iter().filter(move |one| one.instance == Some(instance)).map(|one| one.pid)
-    }
-
-    /// Processes that use the GPU as a whole.
-    pub fn users(&self) -> impl Iterator<Item = u32> {
-        self.processes.iter().filter(|one| one.instance.is_none()).map(|one| one.pid)
+    /// Of `processes`, those that use a GPU instance, or the GPU as a whole. On a GPU that MIG cuts nobody can use the whole: a process
+    /// of which the driver does not tell the instance (it tells only root) may use any of them.
+    pub fn users_of<'p>(&self, instance: Option<u32>, processes: &'p [Process]) -> impl Iterator<Item = u32> + use<'p> {
+        let cut = self.is_cut();
+        processes.iter().filter(move |one| one.instance == instance || (cut && one.instance.is_none())).map(|one| one.pid)
     }
 
     /// The slots that an instance covers.
@@ -194,7 +194,11 @@ pub fn look(driver: &dyn Driver, uuid: &str) -> Result<Gpu, DeviceError> {
         gpu.notes
             .push(format!("MIG will be {word} after a reset: run nvidia-smi --gpu-reset while nobody uses the GPU, or restart the node"));
     }
-    gpu.processes = driver.processes(uuid)?;
+    match driver.processes(uuid) {
+        Ok(processes) => gpu.processes = processes,
+        Err(error @ DeviceError::Hangs { .. }) => return Err(error),
+        Err(error) => gpu.blind = Some(error.to_string()),
+    }
     Ok(gpu)
 }
 

@@ -14,7 +14,7 @@ use crate::{
     discover::{self, Gpu},
     driver::Driver,
     error::DeviceError,
-    gpu::{Event, Instance},
+    gpu::{Event, Instance, Process},
     health::Health,
     mig::{
         Existing, Plan, Problem, Question, Spec, Wish,
@@ -75,6 +75,21 @@ pub struct Part {
     pub ours: bool,
     /// How far it is.
     pub state: PartState,
+}
+
+impl Part {
+    /// Whether whoever has it can use it: it is there, whole and healthy, wanted or not.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        let sound = match &self.state {
+            PartState::Ready => true,
+            PartState::Failed(_) => false,
+            PartState::Kept(problem) => {
+                !matches!(problem, Problem::Unhealthy(_) | Problem::StillThere(_) | Problem::Divided(_) | Problem::Device(_))
+            }
+        };
+        sound && self.uuid.is_some()
+    }
 }
 
 /// A GPU with its partitions.
@@ -160,7 +175,7 @@ impl Node {
         let gone: Vec<String> = self.seen.keys().filter(|&uuid| found.iter().all(|one| one.gpu.info.uuid != *uuid)).cloned().collect();
         for uuid in gone {
             let why = strangers.pop().map_or_else(|| "the driver no longer lists it".to_owned(), |error| error.to_string());
-            found.push(self.lost(&uuid, why));
+            found.push(self.lost(&uuid, &why));
         }
         for error in strangers {
             tracing::warn!("a GPU that was never seen does not answer: {error}");
@@ -171,7 +186,7 @@ impl Node {
     /// Looks at one GPU. One that does not answer is told as it was, unusable.
     pub fn look_at(&mut self, uuid: &str, users: Users<'_>) -> Found {
         match discover::look(&*self.driver, uuid) {
-            Err(error) => self.lost(uuid, error.to_string()),
+            Err(error) => self.lost(uuid, &error.to_string()),
             Ok(gpu) => {
                 if let Some(generation) = self.rest.get(uuid).map(|rest| rest.generation) {
                     self.adopt(&gpu, generation);
@@ -206,7 +221,7 @@ impl Node {
         self.adopt(&gpu, wish.generation);
         let planned = self.plan(&gpu, wish, users);
         let driver = self.driver.clone();
-        let in_use = |instance: Option<&Instance>| in_use_now(&*driver, &wish.gpu, instance, users);
+        let in_use = |instance: Option<&Instance>| in_use_now(&*driver, &gpu, instance, users);
         let mut work = Work { driver: &*driver, checkpoint: &mut self.checkpoint, gpu: &gpu, in_use: &in_use };
         let done = work.all(&planned.steps);
         for instance in &done.destroyed {
@@ -307,7 +322,7 @@ impl Node {
         }
         let unusable = gpu.unusable.clone().or_else(|| self.health.of_gpu(&uuid).map(str::to_owned));
         let users = users_of(&gpu, None, users).unwrap_or_else(|why| {
-            notes.push(format!("who uses the GPU is not known: {why}"));
+            note_blind(&mut notes, &why);
             Vec::new()
         });
         notes.dedup();
@@ -327,7 +342,7 @@ impl Node {
         });
         let entry = spec.as_ref().and_then(|spec| self.checkpoint.get(uuid, spec));
         let named = users_of(gpu, Some(one), users).unwrap_or_else(|why| {
-            notes.push(format!("who uses {name} is not known: {why}"));
+            note_blind(notes, &why);
             Vec::new()
         });
         let single = if let [compute] = one.compute.as_slice() { Some(compute) } else { None };
@@ -343,15 +358,15 @@ impl Node {
     }
 
     /// A GPU that does not answer, as it was seen last: pods may still have its partitions.
-    fn lost(&self, uuid: &str, why: String) -> Found {
+    fn lost(&self, uuid: &str, why: &str) -> Found {
         let unknown = || Gpu::of(GpuModel { name: String::new(), memory_mib: 0, grid: None });
         let mut gpu = self.seen.get(uuid).cloned().unwrap_or_else(unknown);
         uuid.clone_into(&mut gpu.info.uuid);
-        gpu.unusable = Some(why.clone());
+        gpu.unusable = Some(why.to_owned());
         let mut found = self.found(gpu, &|_, _| Ok(Vec::new()));
         for part in &mut found.parts {
             if part.instance.is_some() {
-                part.state = PartState::Kept(Problem::Unhealthy(why.clone()));
+                part.state = PartState::Kept(Problem::Unhealthy(why.to_owned()));
             }
         }
         found
@@ -360,26 +375,34 @@ impl Node {
 
 /// Who uses a GPU or an instance, as the driver listed and the kubelet says.
 fn users_of(gpu: &Gpu, one: Option<&Instance>, users: Users<'_>) -> Result<Vec<String>, String> {
-    let processes: Vec<u32> = one.map_or_else(|| gpu.users().collect(), |one| gpu.users_of(one.id).collect());
-    named(&gpu.info.uuid, one, processes, users)
+    let known = gpu.blind.as_ref().map_or(Ok(&gpu.processes), |why| Err(why.clone()))?;
+    named(gpu, one, known, users)
 }
 
 /// The same, with the driver asked anew.
-fn in_use_now(driver: &dyn Driver, gpu: &str, one: Option<&Instance>, users: Users<'_>) -> Result<Vec<String>, String> {
-    let processes = driver.processes(gpu).map_err(|error| error.to_string())?;
-    let id = one.map(|one| one.id);
-    named(gpu, one, processes.into_iter().filter(|process| process.instance == id).map(|process| process.pid).collect(), users)
+fn in_use_now(driver: &dyn Driver, gpu: &Gpu, one: Option<&Instance>, users: Users<'_>) -> Result<Vec<String>, String> {
+    let processes = driver.processes(&gpu.info.uuid).map_err(|error| error.to_string())?;
+    named(gpu, one, &processes, users)
 }
 
-fn named(gpu: &str, one: Option<&Instance>, processes: Vec<u32>, users: Users<'_>) -> Result<Vec<String>, String> {
-    let mut all: Vec<String> = processes.into_iter().map(|pid| format!("pid:{pid}")).collect();
+fn named(gpu: &Gpu, one: Option<&Instance>, processes: &[Process], users: Users<'_>) -> Result<Vec<String>, String> {
+    let uuid = &gpu.info.uuid;
+    let mut all: Vec<String> = gpu.users_of(one.map(|one| one.id), processes).map(|pid| format!("pid:{pid}")).collect();
     match one {
-        None => all.extend(users(gpu, None)?),
+        None => all.extend(users(uuid, None)?),
         Some(one) => {
-            for uuid in one.compute.iter().filter_map(|compute| compute.uuid.as_deref()) {
-                all.extend(users(gpu, Some(uuid))?);
+            for mig in one.compute.iter().filter_map(|compute| compute.uuid.as_deref()) {
+                all.extend(users(uuid, Some(mig))?);
             }
         }
     }
     Ok(all)
+}
+
+/// Says once that users are not known.
+fn note_blind(notes: &mut Vec<String>, why: &str) {
+    let note = format!("who uses the GPU and its partitions is not known, so nothing on it is destroyed: {why}");
+    if !notes.contains(&note) {
+        notes.push(note);
+    }
 }

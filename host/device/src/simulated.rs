@@ -106,7 +106,7 @@ impl Device {
         if !grid.admits(&there, Placement { profile: row, start }) {
             return Err(Code::INSUFFICIENT_RESOURCES);
         }
-        let id = (1..).find(|&id| self.instances.iter().all(|one| one.id != id)).ok_or(Code::UNKNOWN)?;
+        let id = (1..=u32::from(Grid::SLOTS_MAX)).find(|&id| self.instances.iter().all(|one| one.id != id)).ok_or(Code::UNKNOWN)?;
         self.instances.push(Instance { id, profile_id, start: start.into(), size, compute: Vec::new() });
         self.instances.sort_by_key(|one| one.id);
         Ok(id)

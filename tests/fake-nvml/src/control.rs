@@ -59,7 +59,7 @@ impl Fake {
             }
         }
         let fake = Self { shared: Shared::new(folder) };
-        fake.shared.create(state)?;
+        fake.shared.create(&state)?;
         Ok(fake)
     }
 

@@ -18,6 +18,9 @@ pub(crate) const RESET_REQUIRED: Code = 16;
 pub(crate) const IN_USE: Code = 19;
 pub(crate) const INSUFFICIENT_RESOURCES: Code = 23;
 
+/// The highest number of an instance; a GPU has at most 12 slots.
+const ID_MAX: u32 = 31;
+
 /// Everything that is on a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -51,6 +54,7 @@ pub struct Xid {
 }
 
 /// One GPU.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, which tests set one by one")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
     /// Its model, as partita-core names it.
@@ -162,7 +166,7 @@ impl State {
             return Err(INSUFFICIENT_RESOURCES);
         }
         let first = geometry::first_id(&grid, profile);
-        let id = (first..).find(|&id| gpu.real().all(|one| one.id != id)).ok_or(INSUFFICIENT_RESOURCES)?;
+        let id = (first..=ID_MAX).find(|&id| gpu.real().all(|one| one.id != id)).ok_or(INSUFFICIENT_RESOURCES)?;
         gpu.instances.push(Instance { id, serial, profile: row, start, phantom, compute: Vec::new() });
         Ok(serial)
     }
@@ -172,7 +176,8 @@ impl State {
         let serial = self.next();
         let uuid = uuid("MIG", serial, self.boots);
         let gpu = self.gpu_mut(gpu)?;
-        let index = (0..).find(|&index| gpu.real().flat_map(Instance::real).all(|one| one.index != index)).ok_or(INVALID_ARGUMENT)?;
+        let index =
+            (0..=ID_MAX).find(|&index| gpu.real().flat_map(Instance::real).all(|one| one.index != index)).ok_or(INVALID_ARGUMENT)?;
         let total = gpu.compute_slices(gpu.by_serial(instance)?)?;
         let &(_, slices) = COMPUTE.iter().find(|kind| kind.0 == profile_id && kind.1 <= total).ok_or(INVALID_ARGUMENT)?;
         let instance = gpu.instances.iter_mut().find(|one| one.serial == instance && !one.phantom).ok_or(INVALID_ARGUMENT)?;
@@ -180,7 +185,7 @@ impl State {
         if used + slices > total {
             return Err(INSUFFICIENT_RESOURCES);
         }
-        let id = (0..).find(|&id| instance.real().all(|one| one.id != id)).ok_or(INVALID_ARGUMENT)?;
+        let id = (0..=ID_MAX).find(|&id| instance.real().all(|one| one.id != id)).ok_or(INVALID_ARGUMENT)?;
         instance.compute.push(Compute { id, serial, slices, uuid, index, phantom });
         Ok(serial)
     }

@@ -39,10 +39,10 @@ impl Shared {
     }
 
     /// Writes GPUs for the first time, or others in their place.
-    pub(crate) fn create(&self, state: State) -> io::Result<()> {
+    pub(crate) fn create(&self, state: &State) -> io::Result<()> {
         let _lock = self.lock()?;
         let count = self.line().map_or(0, |line| line.0);
-        self.write(count + 1, &state)
+        self.write(count + 1, state)
     }
 
     /// Looks at the GPUs.

@@ -129,22 +129,24 @@ impl Work<'_> {
         point("create-noted");
         let made = self.driver.create(self.uuid(), id, (u32::from(placement.start), u32::from(size)));
         point("create-instance");
-        made.and_then(|instance| self.driver.create_compute(self.uuid(), instance))
-            .map_err(Problem::from)
-            .and_then(|_| self.seen(spec))
-            .map_err(|problem| {
-                self.undo(spec);
-                problem
-            })
+        let ours = made.as_ref().ok().copied();
+        let made = made.and_then(|instance| self.driver.create_compute(self.uuid(), instance));
+        self.finish(spec, ours, made)
     }
 
     fn complete(&mut self, instance: u32, spec: &Spec) -> Result<(), Problem> {
         self.note(spec, Stage::Making)?;
         let made = self.driver.create_compute(self.uuid(), instance);
-        made.map_err(Problem::from).and_then(|_| self.seen(spec)).map_err(|problem| {
-            self.undo(spec);
-            problem
-        })
+        self.finish(spec, None, made)
+    }
+
+    /// A partition that was made is there, or nothing of it is.
+    fn finish(&mut self, spec: &Spec, ours: Option<u32>, made: Result<u32, DeviceError>) -> Result<(), Problem> {
+        let seen = made.map_err(Problem::from).and_then(|_| self.seen(spec));
+        if seen.is_err() {
+            self.undo(spec, ours);
+        }
+        seen
     }
 
     /// Whether a partition that was just made is there, whole.
@@ -160,19 +162,25 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Takes away what there is of a partition that could not be made. What cannot be taken away stays noted as half.
-    fn undo(&mut self, spec: &Spec) {
+    /// Takes away what there is of a partition that could not be made: the GPU instance that is `ours`, or one in which nothing computes.
+    /// A whole one at the same place was made by somebody else at the same time. What cannot be taken away stays noted as half.
+    fn undo(&mut self, spec: &Spec, ours: Option<u32>) {
         let uuid = self.uuid().to_owned();
+        let mut others = false;
         let gone = self.find(spec).and_then(|found| {
             let Some(one) = found else { return Ok(()) };
+            if ours != Some(one.id) && !one.compute.is_empty() {
+                others = true;
+                return Ok(());
+            }
             for compute in &one.compute {
                 self.driver.destroy_compute(&uuid, one.id, compute.id)?;
             }
             self.driver.destroy(&uuid, one.id)
         });
         match gone.and_then(|()| self.find(spec)) {
-            Ok(None) => self.noted(spec, None),
-            Ok(Some(_)) => tracing::warn!(gpu = uuid, %spec, "a half partition is still there"),
+            Ok(found) if found.is_none() || others => self.noted(spec, None),
+            Ok(_) => tracing::warn!(gpu = uuid, %spec, "a half partition is still there"),
             Err(error) => tracing::warn!(gpu = uuid, %spec, "a half partition stays: {error}"),
         }
     }
@@ -261,7 +269,7 @@ pub(crate) fn clean(driver: &dyn Driver, checkpoint: &mut Checkpoint, gpu: &Gpu)
     for one in gpu.instances.iter().filter(|one| one.compute.is_empty()) {
         let Some(spec) = gpu.table.spec(one) else { continue };
         let half = checkpoint.get(&gpu.info.uuid, &spec).is_some_and(|entry| entry.stage != Stage::Made);
-        if !half || gpu.users_of(one.id).next().is_some() {
+        if !half || gpu.blind.is_some() || gpu.users_of(Some(one.id), &gpu.processes).next().is_some() {
             continue;
         }
         match driver.destroy(&gpu.info.uuid, one.id) {

@@ -109,9 +109,9 @@ pub fn plan(question: &Question<'_>) -> Plan {
         plan.steps.push(Step::Stay { on });
     }
     if on {
-        cut(question, &mut plan)
+        cut(question, &mut plan);
     } else {
-        uncut(question, &mut plan)
+        uncut(question, &mut plan);
     }
     plan
 }

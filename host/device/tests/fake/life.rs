@@ -1,5 +1,6 @@
 //! Partitions come and go.
 
+use nvidia_ml::{Fault, What};
 use partita_core::model::Cut;
 use partita_device::{PartState, mig::Wish};
 
@@ -59,6 +60,24 @@ fn nothing_goes_while_nobody_knows_who_uses_it() {
     assert_eq!(machine.truth(0), truth(&[("1g.10gb", 0), ("2g.20gb", 2)]));
     assert!(why(at(&found, "1g.10gb", 0)).contains("the kubelet does not answer"));
     assert!(found.notes.iter().any(|note| note.contains("the kubelet does not answer")));
+}
+
+#[test]
+fn a_driver_that_does_not_tell_of_users_keeps_everything() {
+    let machine = Machine::cut("H100-80GB");
+    let gpu = machine.uuid(0);
+    let mut node = machine.node();
+    node.apply(&wish(&gpu, 1, &[("1g.10gb", 0)]), NOBODY);
+    machine.fake.fault(Fault::always("nvmlDeviceGetComputeRunningProcesses_v3", What::Code(4))).unwrap();
+    let found = node.apply(&wish(&gpu, 2, &[("2g.20gb", 2)]), NOBODY);
+    assert_eq!(machine.truth(0), truth(&[("1g.10gb", 0), ("2g.20gb", 2)]));
+    assert!(found.unusable.is_none() && found.notes.len() == 1 && found.notes[0].contains("run as root"), "{found:#?}");
+    // It tells of a process, but not of its partition.
+    machine.fake.heal().unwrap();
+    machine.fake.hold(0, None, 31).unwrap();
+    let found = node.apply(&wish(&gpu, 3, &[]), NOBODY);
+    assert_eq!(machine.truth(0), truth(&[("1g.10gb", 0), ("2g.20gb", 2)]));
+    assert!(why(at(&found, "1g.10gb", 0)).contains("pid:31") && at(&found, "1g.10gb", 0).is_usable());
 }
 
 #[test]

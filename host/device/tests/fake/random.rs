@@ -105,7 +105,7 @@ impl World {
         used.map(|one| (one.id, one.serial, one.compute.iter().map(|compute| compute.serial).collect())).collect()
     }
 
-    fn partition(&self, index: &Index) -> Option<u32> {
+    fn partition(&self, index: Index) -> Option<u32> {
         let state = self.machine.fake.state().unwrap();
         let computes = |one: &&nvidia_ml::machine::Instance| !one.phantom && one.compute.iter().any(|compute| !compute.phantom);
         let ids: Vec<u32> = state.gpus[0].instances.iter().filter(computes).map(|one| one.id).collect();
@@ -142,7 +142,7 @@ impl World {
             Happening::Whole => return self.want(Cut::Shares, Vec::new()),
             Happening::Begin(index) | Happening::Keep(index) => {
                 let hidden = matches!(what, Happening::Keep(_));
-                if let Some(id) = self.partition(index) {
+                if let Some(id) = self.partition(*index) {
                     self.pid += 1;
                     let taken = if hidden { fake.keep_handle(0, Some(id), self.pid) } else { fake.hold(0, Some(id), self.pid) };
                     taken.unwrap();
@@ -194,7 +194,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_nothing_in_use_goes_and_in_the_end_all_is_as_wanted(

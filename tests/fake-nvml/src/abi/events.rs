@@ -21,16 +21,19 @@ const XID: u64 = 8;
 /// No instance: the whole GPU.
 const WHOLE: u32 = u32::MAX;
 
-/// The sets of this process: for each GPU the serial number of the last event told.
-static SETS: Mutex<(u64, BTreeMap<u64, BTreeMap<usize, u64>>)> = Mutex::new((0, BTreeMap::new()));
+/// A set: for each GPU the serial number of the last event told.
+type Set = BTreeMap<usize, u64>;
+
+/// The sets of this process by number, and the last number given.
+static SETS: Mutex<(u64, BTreeMap<u64, Set>)> = Mutex::new((0, BTreeMap::new()));
 
 /// As `nvml.h` has it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Data {
     device: Ref,
-    event_type: u64,
-    event_data: u64,
+    kind: u64,
+    number: u64,
     instance: u32,
     compute: u32,
 }
@@ -42,7 +45,7 @@ fn set_of(set: Ref) -> Result<u64, Code> {
     }
 }
 
-fn with_set<T>(number: u64, act: impl FnOnce(&mut BTreeMap<usize, u64>) -> T) -> Result<T, Code> {
+fn with_set<T>(number: u64, act: impl FnOnce(&mut Set) -> T) -> Result<T, Code> {
     let mut sets = SETS.lock().unwrap_or_else(PoisonError::into_inner);
     sets.1.get_mut(&number).map(act).ok_or(INVALID_ARGUMENT)
 }
@@ -94,7 +97,7 @@ exported! {
                 let instance = event.instance.unwrap_or(WHOLE);
                 let compute = event.instance.map_or(WHOLE, |_| 0);
                 let device = Ref::to(Handle::Gpu { gpu: event.gpu });
-                return to.put(Data { device, event_type: XID, event_data: event.xid, instance, compute });
+                return to.put(Data { device, kind: XID, number: event.xid, instance, compute });
             }
             if Instant::now() >= until {
                 return Err(TIMEOUT);
