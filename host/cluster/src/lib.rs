@@ -19,7 +19,7 @@ mod fault;
 pub mod grant;
 pub mod hands;
 pub mod lease;
-pub mod models;
+pub use partita_core::model::product as models;
 pub mod objects;
 pub mod quantity;
 pub mod run;

@@ -6,6 +6,7 @@ pub mod demand;
 pub mod grid;
 pub mod ids;
 pub mod node;
+pub mod product;
 pub mod profile_name;
 
 pub use constraints::Constraints;

@@ -4,7 +4,7 @@
 //! `A100-80GB`, as does `NVIDIA-A100-PCIE-80GB`: products that are cut alike are one model. So a pod that names a model means all of
 //! them.
 
-use partita_core::model::{GpuModel, Grid, catalog};
+use super::{GpuModel, Grid, catalog};
 
 /// How far the memory of a product may be from that in the name of its model, in hundredths: drivers keep up to 4 % for themselves, and
 /// names round.
