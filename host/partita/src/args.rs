@@ -9,7 +9,7 @@ use clap::{
 use partita_core::Config;
 use partita_sim::churn::{ChurnMix, MIXES};
 
-use crate::spec::PolicySpec;
+use crate::{agent::Agent, spec::PolicySpec};
 
 /// The end of `--help`.
 const EXIT: &str = "\
@@ -100,6 +100,9 @@ pub(crate) enum Command {
     Scheduler(Scheduler),
     /// Why a pod of a cluster waits; or play a small scenario with the real planner and tell what it did, and what is on every GPU.
     Explain(Explain),
+    /// What a node's agent does, on this machine.
+    #[command(subcommand)]
+    Agent(Agent),
     /// Write the sample cluster and workload that `simulate` runs by default.
     Sample(Sample),
     /// Look at policies: what is bundled, whether a component is one, what it costs.

@@ -1,5 +1,6 @@
 //! The `partita` program: arguments and wiring. What it does lies in the crates that it joins.
 
+mod agent;
 mod args;
 mod churn;
 mod explain;
@@ -48,6 +49,7 @@ fn run(command: Command) -> Result<ExitCode> {
             Some(ExplainWhat::Pod(pod)) => explain_pod::run(pod),
             None => explain::run(&arguments),
         },
+        Command::Agent(command) => agent::run(&command),
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Policy(command) => policy::run(command),
         Command::Compile => unreachable!("handled before anything else"),
