@@ -13,6 +13,7 @@ use std::{env, path::PathBuf, process::ExitCode};
 use partita_core::model::{Grid, Profile, product};
 use partita_device::{
     DeviceError, Driver,
+    discover::look,
     gpu::{DriverProfile, GpuInfo},
     nvml::NvmlDriver,
 };
@@ -63,6 +64,13 @@ fn gpu(driver: &NvmlDriver, uuid: &str) -> Result<(), DeviceError> {
         Err(error) => println!("  profiles: {error}"),
     }
     instances(driver, &info);
+    match look(driver, uuid) {
+        Ok(gpu) => {
+            let table = if gpu.table.from_driver { "the driver's table, which differs from partita's" } else { "partita's own table" };
+            println!("  found as {} with {table}; ids {:?}; notes {:?}", gpu.model.name, gpu.table.ids, gpu.notes);
+        }
+        Err(error) => println!("  not to be used: {error}"),
+    }
     Ok(())
 }
 

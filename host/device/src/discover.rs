@@ -7,6 +7,7 @@ use crate::{
     error::DeviceError,
     gpu::{DriverProfile, GpuInfo, Instance, Process},
     mig::Spec,
+    nvml::Code,
 };
 
 /// How MIG can cut a GPU: partita's grid, and the driver's ids of its rows.
@@ -179,13 +180,22 @@ pub fn look(driver: &dyn Driver, uuid: &str) -> Result<Gpu, DeviceError> {
         gpu.notes.push("a hypervisor made this GPU (vGPU), so MIG cannot cut it from inside; cut it on the host".to_owned());
         gpu.model.grid = None;
     } else if gpu.info.mode.is_some() {
-        gpu.table = Table::of(&driver.profiles(uuid)?, gpu.model.grid.as_ref());
+        match driver.profiles(uuid) {
+            Ok(told) => gpu.table = Table::of(&told, gpu.model.grid.as_ref()),
+            // It can be used whole all the same.
+            Err(error) if !gpu.is_cut() && error.code().is_some_and(|code| code != Code::GPU_IS_LOST) => {
+                gpu.notes.push(format!("MIG cannot cut it, since the driver does not tell its profiles: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
         if gpu.table.from_driver {
             gpu.model = product::describe(&gpu.info.name, gpu.info.memory_mib, gpu.table.grid.as_ref());
         }
         gpu.model.grid.clone_from(&gpu.table.grid);
         gpu.notes.extend(gpu.table.problem.clone());
-        gpu.instances = driver.instances(uuid)?;
+        if gpu.is_cut() {
+            gpu.instances = driver.instances(uuid)?;
+        }
     } else {
         gpu.model.grid = None;
     }

@@ -26,7 +26,7 @@ pub enum DeviceError {
         code: Code,
     },
     /// The library is too old.
-    #[error("the driver's library has no {function}: update the driver to one that knows MIG (450 or later)")]
+    #[error("the driver's library has no {function}: update the driver")]
     NoFunction {
         /// The function of NVML.
         function: &'static str,

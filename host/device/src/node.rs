@@ -100,14 +100,19 @@ impl Node {
         self.health.forgive(gpu);
     }
 
-    /// Looks at every GPU, in the driver's order; those that no longer answer come last.
+    /// Looks at every GPU, in the driver's order; those that no longer answer come last. While the driver does not even list them, those
+    /// that are known are looked at.
     ///
     /// # Errors
     /// If the driver does not even say how many GPUs there are.
     pub fn look(&mut self, users: Users<'_>) -> Result<Vec<Found>, DeviceError> {
         let mut found = Vec::new();
         let mut strangers = Vec::new();
-        for uuid in self.driver.list()? {
+        let listed = match self.driver.list() {
+            Err(DeviceError::Hangs { .. }) if !self.seen.is_empty() => self.seen.keys().cloned().map(Ok).collect(),
+            other => other?,
+        };
+        for uuid in listed {
             match uuid {
                 Ok(uuid) => found.push(self.look_at(&uuid, users)),
                 Err(error) => strangers.push(error),

@@ -317,3 +317,69 @@ pub(crate) fn uuid(prefix: &str, serial: u64, boots: u32) -> String {
     let mixed = serial.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{prefix}-{:08x}-{:04x}-5fa4-{boots:04x}-{serial:012x}", mixed >> 32, mixed >> 16 & 0xffff)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids of H100's profiles.
+    const ONE: u32 = 19;
+    const THREE: u32 = 9;
+
+    fn machine(model: &str, mig: bool) -> State {
+        State { gpus: vec![Gpu { model: model.to_owned(), mig, pending: mig, ..Gpu::default() }], ..State::default() }
+    }
+
+    #[test]
+    fn numbers_are_given_again_and_uuids_are_not() {
+        let mut state = machine("H100-80GB", true);
+        let first = state.create(0, ONE, (3, 1), false).unwrap();
+        let second = state.create(0, THREE, (4, 4), false).unwrap();
+        let compute = state.create_compute(0, first, 0, false).unwrap();
+        let ids: Vec<u32> = state.gpus[0].instances.iter().map(|one| one.id).collect();
+        assert_eq!(ids, [7, 1]);
+        let uuid = state.gpus[0].instances[0].compute[0].uuid.clone();
+        assert_eq!(state.destroy(0, first, false), Err(IN_USE));
+        state.destroy_compute(0, compute, false).unwrap();
+        state.destroy(0, first, false).unwrap();
+        assert_eq!(state.destroy(0, first, false), Err(INVALID_ARGUMENT), "the handle is of the one that is gone");
+        let again = state.create(0, ONE, (0, 1), false).unwrap();
+        state.create_compute(0, again, 0, false).unwrap();
+        let one = state.gpus[0].by_serial(again).unwrap();
+        assert!(one.id == 7 && one.compute[0].uuid != uuid && one.compute[0].index == 0);
+        assert!(state.gpus[0].by_serial(second).is_ok());
+    }
+
+    #[test]
+    fn mig_devices_have_holes() {
+        let mut state = machine("H100-80GB", true);
+        let computes: Vec<u64> = (0..3)
+            .map(|start| {
+                let serial = state.create(0, ONE, (start, 1), false).unwrap();
+                state.create_compute(0, serial, 0, false).unwrap()
+            })
+            .collect();
+        state.destroy_compute(0, computes[1], false).unwrap();
+        let there = |state: &State| (0..3).map(|index| state.gpus[0].mig_device(index).is_ok()).collect::<Vec<_>>();
+        assert_eq!(there(&state), [true, false, true]);
+        assert_eq!(state.create_compute(0, state.gpus[0].instances[0].serial, 0, false), Err(INSUFFICIENT_RESOURCES));
+        state.create_compute(0, state.gpus[0].instances[1].serial, 0, false).unwrap();
+        assert_eq!(there(&state), [true; 3]);
+    }
+
+    #[test]
+    fn ampere_keeps_its_mode_and_needs_a_reset_and_later_ones_do_neither() {
+        let mut ampere = machine("A100-40GB", false);
+        assert_eq!(ampere.create(0, ONE, (0, 1), false), Err(NOT_SUPPORTED));
+        assert_eq!((ampere.set_mode(0, true, false), ampere.gpus[0].mig, ampere.gpus[0].pending), (Ok(RESET_REQUIRED), false, true));
+        ampere.gpus[0].reset(true);
+        assert!(ampere.gpus[0].mig);
+        let mut hopper = machine("H100-80GB", false);
+        assert_eq!((hopper.set_mode(0, true, false), hopper.gpus[0].mig), (Ok(0), true));
+        hopper.create(0, ONE, (0, 1), false).unwrap();
+        assert_eq!(hopper.set_mode(0, false, false), Ok(IN_USE));
+        hopper.gpus[0].reset(true);
+        assert!(!hopper.gpus[0].mig && hopper.gpus[0].instances.is_empty());
+        assert_eq!(machine("T4", false).set_mode(0, true, false), Err(NOT_SUPPORTED));
+    }
+}

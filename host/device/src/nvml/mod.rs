@@ -264,10 +264,15 @@ impl Driver for NvmlDriver {
             if watch.gpus.contains(gpu) {
                 continue;
             }
-            // GPUs that know no such events are registered once and for all, as those that do.
             match self.raw(gpu, |raw| raw.register(&watch.set)) {
+                Ok(()) => {}
+                // It never will.
                 Err(DeviceError::Call { code: Code::NOT_SUPPORTED, .. }) => tracing::info!(gpu, "tells of no errors"),
-                other => other?,
+                // One that is lost must not keep the others from being heard; it is tried again.
+                Err(error) => {
+                    tracing::debug!(gpu, "{error}");
+                    continue;
+                }
             }
             watch.gpus.insert(gpu.clone());
         }

@@ -68,6 +68,16 @@ fn what_keeps_a_gpu_from_being_cut_is_said_with_what_to_do() {
 }
 
 #[test]
+fn a_gpu_whose_profiles_are_not_told_is_whole() {
+    let machine = Machine::new("H100-80GB×2");
+    machine.fake.set_mig(1, true).unwrap();
+    machine.fake.fault(Fault::always("nvmlDeviceGetGpuInstanceProfileInfoV", What::Code(4))).unwrap();
+    let found = machine.node().look(NOBODY).unwrap();
+    assert!(found[0].unusable.is_none() && found[0].gpu.model.grid.is_none() && found[0].notes[0].contains("run as root"), "{found:#?}");
+    assert!(found[1].unusable.as_ref().unwrap().contains("run as root"), "what is on it is not known");
+}
+
+#[test]
 fn no_library_no_driver_and_no_permission_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let error = NvmlDriver::load(Some(&folder.path().join("none.so"))).err().unwrap();

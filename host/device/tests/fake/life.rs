@@ -1,5 +1,7 @@
 //! Partitions come and go.
 
+use std::cell::Cell;
+
 use nvidia_ml::{Fault, What};
 use partita_core::model::Cut;
 use partita_device::{PartState, mig::Wish};
@@ -47,6 +49,23 @@ fn what_is_used_stays_whoever_knows() {
     machine.fake.end(99).unwrap();
     let found = node.apply(&wish(&gpu, 3, &[("3g.40gb", 0), ("3g.40gb", 4)]), NOBODY);
     assert_eq!((machine.truth(0), found.parts.len()), (truth(&[("3g.40gb", 0), ("3g.40gb", 4)]), 2));
+}
+
+#[test]
+fn who_comes_at_the_last_moment_is_not_thrown_out() {
+    let machine = Machine::cut("H100-80GB");
+    let gpu = machine.uuid(0);
+    let mut node = machine.node();
+    node.apply(&wish(&gpu, 1, &[("1g.10gb", 0)]), NOBODY);
+    // Nobody uses it when the steps are planned, and somebody does when they are done.
+    let asked = Cell::new(0);
+    let kubelet = |_: &str, mig: Option<&str>| {
+        asked.set(asked.get() + usize::from(mig.is_some()));
+        Ok(if mig.is_some() && asked.get() > 1 { vec!["ns/pod".to_owned()] } else { Vec::new() })
+    };
+    let found = node.apply(&wish(&gpu, 2, &[("2g.20gb", 0)]), &kubelet);
+    assert_eq!(machine.truth(0), truth(&[("1g.10gb", 0)]));
+    assert!(why(at(&found, "1g.10gb", 0)).contains("ns/pod") && why(at(&found, "2g.20gb", 0)).contains("ns/pod"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Random layouts, users, faults of the driver, foreigners and boots; after every step what must always hold.
 
-use nvidia_ml::{Fault, What};
+use std::collections::BTreeSet;
+
+use nvidia_ml::{Fault, What, machine::Instance};
 use partita_core::{
     layout::Layouts,
     model::{Cut, Grid, Placement, catalog},
@@ -11,7 +13,7 @@ use partita_device::{
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use crate::support::{Machine, NOBODY};
+use crate::support::Machine;
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -24,9 +26,11 @@ enum Happening {
     Whole,
     /// A process takes a partition, if there is one.
     Begin(Index),
+    /// A pod gets one, of which only the kubelet knows.
+    Pod(Index),
     /// A monitor keeps a handle of one.
     Keep(Index),
-    /// All processes and monitors end.
+    /// All processes, pods and monitors end.
     End,
     /// Somebody else makes something, with or without what computes.
     Foreign(Index, bool),
@@ -44,6 +48,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => Just(Happening::Again),
         1 => Just(Happening::Whole),
         3 => any::<Index>().prop_map(Happening::Begin),
+        3 => any::<Index>().prop_map(Happening::Pod),
         1 => any::<Index>().prop_map(Happening::Keep),
         2 => Just(Happening::End),
         1 => (any::<Index>(), any::<bool>()).prop_map(|(place, computes)| Happening::Foreign(place, computes)),
@@ -77,6 +82,8 @@ struct World {
     generation: i64,
     wanted: Wish,
     pid: u32,
+    /// UUIDs of the MIG devices that pods have.
+    pods: BTreeSet<String>,
 }
 
 impl World {
@@ -85,7 +92,7 @@ impl World {
         let grid = catalog::builtin(model).unwrap().grid.unwrap();
         let wanted = Wish { gpu: machine.uuid(0), generation: (1, 0), cut: Cut::Mig, partitions: Vec::new(), may_switch: true };
         let node = Some(machine.node());
-        Self { layouts: Layouts::of(&grid).unwrap(), machine, grid, node, generation: 0, wanted, pid: 0 }
+        Self { layouts: Layouts::of(&grid).unwrap(), machine, grid, node, generation: 0, wanted, pid: 0, pods: BTreeSet::new() }
     }
 
     fn all(&self) -> Vec<Placement> {
@@ -101,20 +108,23 @@ impl World {
         let state = self.machine.fake.state().unwrap();
         let gpu = &state.gpus[0];
         let held = |id: u32| gpu.holds.iter().any(|hold| hold.instance == Some(id) && !hold.hidden);
-        let used = gpu.instances.iter().filter(|one| !one.phantom && held(one.id));
+        let given = |one: &Instance| one.compute.iter().any(|compute| self.pods.contains(&compute.uuid));
+        let used = gpu.instances.iter().filter(|one| !one.phantom && (held(one.id) || given(one)));
         used.map(|one| (one.id, one.serial, one.compute.iter().map(|compute| compute.serial).collect())).collect()
     }
 
     fn partition(&self, index: Index) -> Option<u32> {
         let state = self.machine.fake.state().unwrap();
-        let computes = |one: &&nvidia_ml::machine::Instance| !one.phantom && one.compute.iter().any(|compute| !compute.phantom);
+        let computes = |one: &&Instance| !one.phantom && one.compute.iter().any(|compute| !compute.phantom);
         let ids: Vec<u32> = state.gpus[0].instances.iter().filter(computes).map(|one| one.id).collect();
         if ids.is_empty() { None } else { Some(*index.get(&ids)) }
     }
 
     fn apply(&mut self) -> Option<Found> {
         let wanted = self.wanted.clone();
-        self.node.as_mut().map(|node| node.apply(&wanted, NOBODY))
+        let pods = &self.pods;
+        let kubelet = |_: &str, mig: Option<&str>| Ok(mig.filter(|&mig| pods.contains(mig)).map(str::to_owned).into_iter().collect());
+        self.node.as_mut().map(|node| node.apply(&wanted, &kubelet))
     }
 
     /// Something else is wanted from now on.
@@ -148,7 +158,17 @@ impl World {
                     taken.unwrap();
                 }
             }
-            Happening::End => fake.edit(|state| state.gpus[0].holds.clear()).unwrap(),
+            Happening::Pod(index) => {
+                if let Some(id) = self.partition(*index) {
+                    let state = fake.state().unwrap();
+                    let given = state.gpus[0].instances.iter().filter(|one| one.id == id && !one.phantom).flat_map(|one| &one.compute);
+                    self.pods.extend(given.map(|compute| compute.uuid.clone()));
+                }
+            }
+            Happening::End => {
+                self.pods.clear();
+                fake.edit(|state| state.gpus[0].holds.clear()).unwrap();
+            }
             Happening::Foreign(index, computes) => {
                 let spec = self.spec(*index.get(&self.all()));
                 // Where it cannot be, it is not made.
@@ -164,6 +184,7 @@ impl World {
             }
             Happening::Boot => {
                 self.node = None;
+                self.pods.clear();
                 fake.reboot().unwrap();
                 self.node = Some(self.machine.node());
             }

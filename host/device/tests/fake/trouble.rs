@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use nvidia_ml::{Fault, What};
-use partita_device::{CheckpointError, Node, PartState};
+use partita_device::{CheckpointError, Driver, Node, PartState};
 
 use crate::support::{Machine, NOBODY, at, truth, why, wish};
 
@@ -78,10 +78,10 @@ fn a_monitor_that_keeps_a_handle_only_delays() {
 fn a_gpu_whose_call_hangs_is_set_aside_and_the_others_go_on() {
     let machine = Machine::cut("H100-80GB×2");
     let (first, second) = (machine.uuid(0), machine.uuid(1));
-    let mut node = machine.impatient(Duration::from_secs(2));
+    let mut node = machine.impatient(Duration::from_secs(5));
     machine.fake.fault(Fault::always(CREATE, What::Block).on(0)).unwrap();
     let found = node.apply(&wish(&first, 1, &[("1g.10gb", 0)]), NOBODY);
-    assert!(found.unusable.as_ref().unwrap().contains("create has not come back for 2 s"), "{found:#?}");
+    assert!(found.unusable.as_ref().unwrap().contains("create has not come back for 5 s"), "{found:#?}");
     // It is not asked again meanwhile, and so this takes no time.
     assert!(node.apply(&wish(&first, 2, &[]), NOBODY).unusable.is_some());
     assert_eq!(node.apply(&wish(&second, 1, &[("1g.10gb", 0)]), NOBODY).parts[0].state, PartState::Ready);
@@ -97,6 +97,33 @@ fn a_gpu_whose_call_hangs_is_set_aside_and_the_others_go_on() {
     };
     assert_eq!(at(&found, "1g.10gb", 0).state, PartState::Ready);
     assert_eq!(machine.truth(0), truth(&[("1g.10gb", 0)]));
+}
+
+#[test]
+fn while_the_list_of_gpus_hangs_the_known_go_on() {
+    let machine = Machine::cut("H100-80GB×2");
+    let mut node = machine.impatient(Duration::from_secs(5));
+    machine.fake.fault(Fault::always("nvmlDeviceGetCount_v2", What::Block)).unwrap();
+    assert!(node.look(NOBODY).unwrap_err().to_string().contains("list has not come back"));
+    machine.fake.heal().unwrap();
+    while node.look(NOBODY).is_err() {}
+    machine.fake.fault(Fault::always("nvmlDeviceGetCount_v2", What::Block)).unwrap();
+    assert_eq!(node.look(NOBODY).unwrap().iter().filter(|found| found.unusable.is_none()).count(), 2);
+    machine.fake.heal().unwrap();
+}
+
+#[test]
+fn events_of_the_others_are_heard_while_a_gpu_is_lost() {
+    let machine = Machine::cut("H100-80GB×2");
+    let gpus: Vec<String> = (0..2).map(|gpu| machine.uuid(gpu)).collect();
+    let driver = machine.nvml();
+    machine.fake.edit(|state| state.gpus[0].lost = true).unwrap();
+    assert_eq!(driver.next_event(&gpus, Duration::ZERO).unwrap(), None);
+    machine.fake.xid(1, 48, None).unwrap();
+    assert_eq!(
+        driver.next_event(&gpus, Duration::from_secs(10)).unwrap().map(|event| (event.uuid, event.xid)),
+        Some((gpus[1].clone(), 48))
+    );
 }
 
 #[test]
