@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita", &["partita-core", "partita-kube", "partita-policy", "partita-sim", "partita-web"]),
     ("partita-policy", &["partita-core", "partita-policies", "partita-sdk"]),
     ("partita-kube", &["partita-core"]),
+    ("partita-kubelet", &[]),
     ("partita-sim", &["partita-core"]),
     ("partita-core", &[]),
     ("partita-sdk", &[]),
@@ -18,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-bench", &["partita-cluster", "partita-core", "partita-hostile", "partita-kube", "partita-policy", "partita-sim"]),
     ("partita-cluster", &["partita-core", "partita-kube"]),
     ("partita-differential", &["partita-cluster", "partita-core", "partita-kube"]),
+    ("partita-fake-kubelet", &["partita-kubelet"]),
     ("partita-hostile", &["partita-policy"]),
     ("partita-repository", &[]),
 ];
