@@ -78,7 +78,8 @@ impl Task {
                 Ok(()) => {
                     self.say(State::Registered);
                     pause = limits::PAUSE_FIRST;
-                    let why = hold(open.as_ref(), &kubelet, identity).await;
+                    // Seen anew: it may have started in between, and then it is this one that knows us.
+                    let why = hold(open.as_ref(), &kubelet, Identity::of(&kubelet)).await;
                     self.say(State::Waiting(why.to_owned()));
                 }
                 Err(error) => {
@@ -151,7 +152,7 @@ impl Task {
 }
 
 /// Returns when the registration is worth nothing any more, with the reason.
-async fn hold(open: Option<&Open>, kubelet: &Path, identity: Identity) -> &'static str {
+async fn hold(open: Option<&Open>, kubelet: &Path, identity: Option<Identity>) -> &'static str {
     let Some(open) = open else { return "nobody listens" };
     let mut look = tokio::time::interval(limits::LOOK_EVERY);
     loop {
@@ -161,7 +162,7 @@ async fn hold(open: Option<&Open>, kubelet: &Path, identity: Identity) -> &'stat
         if !open.socket.is_there() {
             return "its socket was removed, as the kubelet does when it starts";
         }
-        if Identity::of(kubelet) != Some(identity) {
+        if Identity::of(kubelet) != identity {
             return "the kubelet started anew";
         }
         if open.server.is_finished() {
