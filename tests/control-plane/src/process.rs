@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
@@ -19,6 +19,16 @@ use rustix::{
     io::retry_on_intr,
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
 };
+
+/// Lines of a log that an error shows.
+const LAST_LINES: usize = 15;
+
+/// The end of a log, for an error.
+pub(crate) fn last_lines(log: &Path) -> String {
+    let text = fs::read(log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}
 
 /// A child that is killed when this is dropped, or when our process ends in whatever way.
 #[derive(Debug)]
