@@ -79,6 +79,20 @@ impl Process {
         self.child.wait().map(drop)
     }
 
+    /// For a program that runs another one as its child and waits for it, as `nsenter` does: ends the child as `kill -9` would, and waits
+    /// until both are gone.
+    pub(crate) fn kill_inside(&mut self) -> io::Result<()> {
+        if self.ended().is_some() {
+            return Ok(());
+        }
+        let id = self.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        let children = children.split_ascii_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?));
+        // One that has ended meanwhile keeps its number until its parent, which is about to end, has seen it.
+        let killed = children.filter(|&child| kill_process(child, Signal::KILL).is_ok()).count();
+        if killed == 0 { self.kill() } else { self.child.wait().map(drop) }
+    }
+
     /// Asks it to end, and kills it if it has not within `patience`.
     pub(crate) async fn stop(&mut self, patience: Duration) -> io::Result<()> {
         self.signal(Signal::TERM)?;

@@ -16,8 +16,8 @@ use crate::device::ResourceName;
 /// How the names of our sockets begin and end.
 const PREFIX: &str = "partita-";
 const SUFFIX: &str = ".sock";
-/// Characters of the resource in such a name: with the kubelet's folder it stays below the 107 bytes that a socket's path may have.
-const SHORT_MAX: usize = 40;
+/// Characters of the resource in such a name. A socket's path may have 107 bytes, and other folders than the kubelet's usual one are longer.
+const SHORT_MAX: usize = 24;
 
 /// Which file a path is: another one after it was removed and made anew, even under the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +44,12 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Listens in `folder` under a name that was never used before.
+    /// Listens in `folder` under a name that was not used before: by chance, and where a file of that name is there it is refused.
     pub(super) fn listen(folder: &Path, resource: &ResourceName) -> Result<(Self, UnixListener), (PathBuf, io::Error)> {
         let mut short = resource.short().to_owned();
         short.truncate(SHORT_MAX);
-        let random = getrandom::u64().map_err(|error| (folder.to_owned(), io::Error::other(error)))?;
-        let path = folder.join(format!("{PREFIX}{short}-{random:016x}{SUFFIX}"));
+        let random = getrandom::u32().map_err(|error| (folder.to_owned(), io::Error::other(error)))?;
+        let path = folder.join(format!("{PREFIX}{short}-{random:08x}{SUFFIX}"));
         let listen = || {
             let listener = UnixListener::bind(&path)?;
             // The kubelet is root, and nobody else has business here.

@@ -68,10 +68,10 @@ async fn a_socket_that_was_removed_is_replaced() {
 async fn sockets_of_a_killed_process_go_and_those_of_others_stay() {
     let world = World::new();
     let folder = world.kubelet.device_plugins_folder();
-    let (stale, foreign) = (folder.join("partita-gpu-0123456789abcdef.sock"), folder.join("nvidia-gpu.sock"));
+    let (stale, foreign) = (folder.join("partita-gpu-01234567.sock"), folder.join("nvidia-gpu.sock"));
     drop(UnixListener::bind(&stale).unwrap());
     drop(UnixListener::bind(&foreign).unwrap());
-    let used = folder.join("partita-gpu-fedcba9876543210.sock");
+    let used = folder.join("partita-gpu-fedcba98.sock");
     let _listens = UnixListener::bind(&used).unwrap();
     let file = folder.join("partita-note.sock");
     fs::write(&file, "no socket").unwrap();

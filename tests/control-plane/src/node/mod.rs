@@ -91,7 +91,8 @@ impl Node {
         }
         let programs = tokio::task::spawn_blocking(programs::build_node).await;
         let programs = programs.map_err(io::Error::other).doing(|| "the build was interrupted".to_owned())??;
-        let folder = cluster.folder().join(format!("node-{name}"));
+        // Short, as plugins make sockets in there, whose paths may have 107 bytes.
+        let folder = cluster.folder().join(name);
         let places = Places { cgroup: new_cgroup(), folder };
         prepare(&places, &programs).doing(|| format!("could not prepare {}", places.folder.display()))?;
         let containerd = containerd(&places, &programs)?;
@@ -157,8 +158,7 @@ impl Node {
     /// When the system refuses.
     pub fn kill_kubelet(&self) -> Result<(), Error> {
         let kubelet = self.kubelet().take();
-        // It dies with its parent, which this is the handle of.
-        kubelet.map_or(Ok(()), |mut kubelet| kubelet.kill()).doing(|| format!("could not kill the kubelet of {}", self.name))
+        kubelet.map_or(Ok(()), |mut kubelet| kubelet.kill_inside()).doing(|| format!("could not kill the kubelet of {}", self.name))
     }
 
     /// Starts the kubelet, for the first time or again, and waits until the node is ready.
@@ -201,7 +201,11 @@ impl Node {
     async fn import(&mut self) -> Result<(), Error> {
         let (socket, image) = (self.places.socket(), self.places.image());
         let mut import = dying_with_us(&self.programs.ctr);
-        import.arg("--address").arg(&socket).args(["--namespace", "k8s.io", "images", "import", "--snapshotter", "native"]).arg(&image);
+        import
+            .arg("--address")
+            .arg(&socket)
+            .args(["--namespace", "k8s.io", "images", "import", "--local", "--snapshotter", "native"])
+            .arg(&image);
         let log = self.containerd_log();
         let containerd = Mutex::new(&mut self.containerd);
         let ended = || {
