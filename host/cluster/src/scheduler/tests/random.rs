@@ -403,7 +403,6 @@ proptest! {
 
 #[test]
 fn debug() {
-
     use Fate::{Conflict, Dropped, Fenced, Late, Lost, Refused, Silent};
     use Step::*;
     let done = Fate::Done;
