@@ -266,8 +266,7 @@ impl Group {
             hash.update(bytes);
         }
         let digest: [u8; 32] = hash.finalize().into();
-        let hash: String =
-            digest.iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+        let hash = hexadecimal(&digest[..6]);
         Ok(home.join(format!("{}-{}-{hash}", self.name, self.version)))
     }
 
@@ -285,6 +284,11 @@ impl Group {
         }
         fs::rename(temporary.path(), folder).doing(|| format!("could not move what was built to {}", folder.display()))
     }
+}
+
+/// Two digits a byte.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// The stages that lie in `folders`, one YAML document each. The same folders hold documents and tests.

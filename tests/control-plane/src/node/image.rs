@@ -11,6 +11,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use crate::programs::hexadecimal;
+
 /// Writes to `archive` the image `name`, which runs `program`.
 pub(super) fn write(archive: &Path, name: &str, program: &Path) -> io::Result<()> {
     let mut layer = Builder::new(Vec::new());
@@ -25,10 +27,10 @@ pub(super) fn write(archive: &Path, name: &str, program: &Path) -> io::Result<()
         "architecture": architecture,
         "os": "linux",
         "config": { "Entrypoint": ["/witness"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hexadecimal(&layer))] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hexadecimal(&Sha256::digest(&layer)))] },
     });
     let config = config.to_string().into_bytes();
-    let config_name = format!("{}.json", hexadecimal(&config));
+    let config_name = format!("{}.json", hexadecimal(&Sha256::digest(&config)));
     let manifest = json!([{ "Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"] }]).to_string();
     let mut image = Builder::new(File::create(archive)?);
     append(&mut image, "layer.tar", &layer, 0o644)?;
@@ -43,8 +45,4 @@ fn append(archive: &mut Builder<impl io::Write>, name: &str, bytes: &[u8], mode:
     header.set_size(bytes.len() as u64);
     header.set_mode(mode);
     archive.append_data(&mut header, name, bytes)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,6 +4,7 @@
 //! there, so several nodes may run at once, beside a kubelet of the machine's own; and when the first process in there is killed, the kernel
 //! ends all others, containers too, and undoes their mounts. What remains are empty cgroups and the folder, which go with the value.
 
+mod cgroups;
 mod image;
 mod settings;
 
@@ -11,10 +12,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{self, Stdio},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -37,12 +35,6 @@ pub const WITNESS_IMAGE: &str = "partita.dev/witness:1";
 const READY_WITHIN: Duration = Duration::from_mins(2);
 /// How often readiness is asked about.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
-/// How often the end of containers is looked for, and how long.
-const CGROUPS_GONE: (Duration, u32) = (Duration::from_millis(20), 250);
-/// Where the kernel shows cgroups.
-const CGROUPS: &str = "/sys/fs/cgroup";
-/// How the cgroups of nodes begin; the number of the process that made them follows.
-const CGROUP_PREFIX: &str = "partita-node-";
 
 /// A node that runs. It ends and goes when this is dropped, which has to be before its control plane.
 pub struct Node {
@@ -93,7 +85,7 @@ impl Node {
         let programs = programs.map_err(io::Error::other).doing(|| "the build was interrupted".to_owned())??;
         // Short, as plugins make sockets in there, whose paths may have 107 bytes.
         let folder = cluster.folder().join(name);
-        let places = Places { cgroup: new_cgroup(), folder };
+        let places = Places { cgroup: cgroups::new_name(), folder };
         prepare(&places, &programs).doing(|| format!("could not prepare {}", places.folder.display()))?;
         let containerd = containerd(&places, &programs)?;
         let (name, kubeconfig, client) = (name.to_owned(), cluster.kubeconfig().to_owned(), cluster.client());
@@ -149,7 +141,7 @@ impl Node {
         let newest = logs.max_by_key(|path| fs::metadata(path).and_then(|data| data.modified()).ok());
         let text = newest.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         // Time, stream, and whether the line is whole come first: `2026-01-01T00:00:00Z stdout F …`.
-        text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).map(|line| format!("{line}\n")).collect()
+        text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).flat_map(|line| [line, "\n"]).collect()
     }
 
     /// Ends the kubelet as `kill -9` would. Containers go on.
@@ -235,7 +227,7 @@ impl Drop for Node {
         // Both are tried, and what remains is seen by nobody but the next start.
         let _ = self.kill_kubelet();
         let _ = self.containerd.kill();
-        remove_cgroups(&self.places.cgroup);
+        cgroups::remove(&self.places.cgroup);
         let _ = fs::remove_dir_all(&self.places.folder);
     }
 }
@@ -269,9 +261,7 @@ impl Waiting<'_> {
 
 /// Makes folders and settings, and removes what is left of nodes whose owners were killed.
 fn prepare(places: &Places, programs: &NodePrograms) -> io::Result<()> {
-    for cgroup in abandoned_cgroups() {
-        remove_cgroups(&cgroup);
-    }
+    cgroups::remove_abandoned();
     for folder in [places.kubelet(), places.cdi(), places.networks(), places.pod_logs()] {
         fs::create_dir_all(folder)?;
     }
@@ -299,44 +289,4 @@ fn is_ready(node: &Object, since: k8s_openapi::jiff::Timestamp) -> bool {
     conditions.into_iter().any(|condition| {
         condition.type_ == "Ready" && condition.status == "True" && condition.last_heartbeat_time.as_ref().is_some_and(fresh)
     })
-}
-
-fn new_cgroup() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{CGROUP_PREFIX}{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The folder of each hierarchy: the root itself, and with version 1 one for each controller.
-fn hierarchies() -> impl Iterator<Item = PathBuf> {
-    let below = fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-    std::iter::once(PathBuf::from(CGROUPS)).chain(below)
-}
-
-/// Cgroups of nodes of processes that are gone.
-fn abandoned_cgroups() -> Vec<String> {
-    let names = hierarchies().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let is_abandoned = |name: &String| {
-        let owner = name.strip_prefix(CGROUP_PREFIX).and_then(|rest| rest.split('-').next());
-        owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists())
-    };
-    names.filter(is_abandoned).collect()
-}
-
-/// Removes a cgroup from every hierarchy, after the last process of it has ended.
-fn remove_cgroups(name: &str) {
-    fn remove(folder: &Path) -> bool {
-        let below = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-        // Not the first that fails: all of them are tried.
-        let empty = below.fold(true, |empty, path| remove(&path) && empty);
-        empty && fs::remove_dir(folder).is_ok()
-    }
-    let (pause, tries) = CGROUPS_GONE;
-    for folder in hierarchies().map(|folder| folder.join(name)).filter(|folder| folder.exists()) {
-        let mut tried = 0;
-        while !remove(&folder) && tried < tries {
-            tried += 1;
-            std::thread::sleep(pause);
-        }
-    }
 }
