@@ -9,7 +9,7 @@
 //! The kubelet listens on `kubelet.sock` in a fixed folder. A plugin listens on another socket there and tells the kubelet its name; the
 //! kubelet then calls it and keeps one stream open, `ListAndWatch`, in which the plugin sends its whole list after every change. So a
 //! resource is *registered* exactly as long as that stream is open, and everything else follows from that. The task of a resource
-//! ([`plugin`]) repeats:
+//! (`plugin/resource.rs`) repeats:
 //!
 //! 1. wait until there is a `kubelet.sock`;
 //! 2. listen on a socket with a new name, register it, wait for the stream;

@@ -1,6 +1,5 @@
 // Command witness is what runs in the containers of tests. It prints what it sees as one line of JSON: its environment, its mounts, the
-// entries of /dev. Then it waits for a signal to
-// end; with the argument `once` it ends at once.
+// entries of /dev. Then it waits for a signal to end; with the argument `once` it ends at once.
 package main
 
 import (
