@@ -44,6 +44,9 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     /// Build the programs, which `up` would do by itself: about ten minutes on two cores the first time.
     Build {
+        /// Also build the kubelet and containerd, for a real node: about five minutes more.
+        #[arg(long)]
+        node: bool,
         /// How to print where they lie.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,

@@ -21,7 +21,7 @@ use crate::{
     etcd::Etcd,
     folder::{Folder, free_ports},
     options::{Options, Ports, Program, command, files},
-    process::Process,
+    process::{self, Process},
     programs::{self, Programs},
 };
 
@@ -35,8 +35,6 @@ const ASKED_EVERY: Duration = Duration::from_millis(20);
 const NOTICED_WITHIN: Duration = Duration::from_millis(200);
 /// Starts with other ports when somebody else took one of them in between.
 const TRIES: usize = 5;
-/// Lines of a log that an error shows.
-const LAST_LINES: usize = 15;
 
 /// A Kubernetes control plane on loopback. Everything of it ends and goes when this is dropped, and the programs end with this process
 /// however it ends.
@@ -306,9 +304,7 @@ impl ControlPlane {
 
     fn not_ready(&self, program: Program, why: String) -> Error {
         let log = self.log(program);
-        let text = fs::read(&log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let last_lines = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        let last_lines = process::last_lines(&log);
         Error::NotReady { program, why, log, last_lines }
     }
 

@@ -32,6 +32,21 @@ pub enum Error {
         /// The end of that.
         last_lines: String,
     },
+    /// This machine cannot run a real node.
+    #[error("no real node on this machine: {0}")]
+    NoNode(String),
+    /// A program of a real node did not do what was waited for.
+    #[error("node {node}: {why}; the log is {}, and ends:\n{last_lines}", log.display())]
+    Node {
+        /// Which node.
+        node: String,
+        /// What was seen.
+        why: String,
+        /// Everything that the program said.
+        log: PathBuf,
+        /// The end of that.
+        last_lines: String,
+    },
     /// A program was asked for that is not running, or that was not chosen at the start.
     #[error("{program} is not running: {remedy}")]
     NotRunning {

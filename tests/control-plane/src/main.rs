@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use args::{Cli, Command, Output};
 use clap::Parser;
-use partita_cluster::{Programs, programs};
+use partita_cluster::{NodePrograms, Programs, programs};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -28,15 +28,19 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Build { output } => build(output),
+        Command::Build { node, output } => build(node, output),
         Command::Up(arguments) => up::run(&arguments),
         Command::Kubectl { arguments } => kubectl(&arguments),
     }
 }
 
-fn build(output: Output) -> Result<()> {
+fn build(node: bool, output: Output) -> Result<()> {
     let Programs { etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible, .. } = programs::build()?;
-    let paths = [etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible];
+    let mut paths = vec![etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible];
+    if node {
+        let NodePrograms { kubelet, containerd, ctr, witness } = programs::build_node()?;
+        paths.extend([kubelet, containerd, ctr, witness]);
+    }
     let mut out = io::stdout().lock();
     match output {
         Output::Text => paths.iter().try_for_each(|path| writeln!(out, "{}", path.display()))?,

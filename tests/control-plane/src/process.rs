@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
@@ -19,6 +19,16 @@ use rustix::{
     io::retry_on_intr,
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
 };
+
+/// Lines of a log that an error shows.
+const LAST_LINES: usize = 15;
+
+/// The end of a log, for an error.
+pub(crate) fn last_lines(log: &Path) -> String {
+    let text = fs::read(log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}
 
 /// A child that is killed when this is dropped, or when our process ends in whatever way.
 #[derive(Debug)]
@@ -67,6 +77,20 @@ impl Process {
     pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(drop)
+    }
+
+    /// For a program that runs another one as its child and waits for it, as `nsenter` does: ends the child as `kill -9` would, and waits
+    /// until both are gone.
+    pub(crate) fn kill_inside(&mut self) -> io::Result<()> {
+        if self.ended().is_some() {
+            return Ok(());
+        }
+        let id = self.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        let children = children.split_ascii_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?));
+        // One that has ended meanwhile keeps its number until its parent, which is about to end, has seen it.
+        let killed = children.filter(|&child| kill_process(child, Signal::KILL).is_ok()).count();
+        if killed == 0 { self.kill() } else { self.child.wait().map(drop) }
     }
 
     /// Asks it to end, and kills it if it has not within `patience`.

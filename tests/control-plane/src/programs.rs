@@ -26,6 +26,8 @@ pub const KUBERNETES_VERSION: &str = "1.37.2";
 pub const ETCD_VERSION: &str = "3.7.3";
 /// The version of KWOK that is built.
 pub const KWOK_VERSION: &str = "0.8.0";
+/// The version of containerd that is built for a real node.
+pub const CONTAINERD_VERSION: &str = "2.4.2";
 
 /// Where each program lies.
 #[derive(Clone, Debug)]
@@ -46,6 +48,19 @@ pub struct Programs {
     pub kwok_stages: PathBuf,
     /// The filters of kube-scheduler as a program; see [`crate::Oracle`].
     pub feasible: PathBuf,
+}
+
+/// Where each program of a real node lies; see [`crate::Node`].
+#[derive(Clone, Debug)]
+pub struct NodePrograms {
+    /// `kubelet`
+    pub kubelet: PathBuf,
+    /// `containerd`. What it starts for each pod, `containerd-shim-runc-v2`, lies beside it.
+    pub containerd: PathBuf,
+    /// containerd's own client, which imports images.
+    pub ctr: PathBuf,
+    /// What runs in the containers: a static program that says what it sees.
+    pub witness: PathBuf,
 }
 
 /// Programs that are built from one module and kept in one folder.
@@ -102,6 +117,38 @@ const GROUPS: [Group; 4] = [
     },
 ];
 
+/// A module of its own for the kubelet: what it needs beyond the rest of Kubernetes changes nothing for them.
+const NODE_GROUPS: [Group; 3] = [
+    Group {
+        name: "kubelet",
+        version: KUBERNETES_VERSION,
+        module: "kubelet",
+        source: None,
+        targets: &[Target { package: "k8s.io/kubernetes/cmd/kubelet", name: "kubelet" }],
+        stages: None,
+    },
+    Group {
+        name: "containerd",
+        version: CONTAINERD_VERSION,
+        module: "containerd",
+        source: None,
+        targets: &[
+            Target { package: "github.com/containerd/containerd/v2/cmd/containerd", name: "containerd" },
+            Target { package: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", name: "containerd-shim-runc-v2" },
+            Target { package: "github.com/containerd/containerd/v2/cmd/ctr", name: "ctr" },
+        ],
+        stages: None,
+    },
+    Group {
+        name: "witness",
+        version: CONTAINERD_VERSION,
+        module: "containerd",
+        source: Some("cmd/witness"),
+        targets: &[Target { package: "./cmd/witness", name: "witness" }],
+        stages: None,
+    },
+];
+
 /// How the names of folders begin in which a build is under way.
 const UNFINISHED: &str = ".building-";
 
@@ -119,17 +166,7 @@ pub fn cache() -> PathBuf {
 /// # Errors
 /// When Go is missing, too old or fails, or when the cache cannot be written.
 pub fn build() -> Result<Programs, Error> {
-    build_in(&cache().join("control-plane"))
-}
-
-fn build_in(home: &Path) -> Result<Programs, Error> {
-    let [etcd, kubernetes, kwok, feasible] = GROUPS.map(|group| group.folder(home).map(|folder| (group, folder)));
-    let folders = [etcd?, kubernetes?, kwok?, feasible?];
-    let missing: Vec<&(Group, PathBuf)> = folders.iter().filter(|(_, folder)| !folder.exists()).collect();
-    if !missing.is_empty() {
-        build_missing(home, &missing)?;
-    }
-    let [etcd, kubernetes, kwok, feasible] = folders.map(|(_, folder)| folder);
+    let [etcd, kubernetes, kwok, feasible] = folders(&GROUPS)?;
     let kubernetes = kubernetes.join("bin");
     Ok(Programs {
         etcd: etcd.join("bin/etcd"),
@@ -143,7 +180,35 @@ fn build_in(home: &Path) -> Result<Programs, Error> {
     })
 }
 
-fn build_missing(home: &Path, missing: &[&(Group, PathBuf)]) -> Result<(), Error> {
+/// The same for the programs of a real node, which only tests of a node agent need.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_node() -> Result<NodePrograms, Error> {
+    let [kubelet, containerd, witness] = folders(&NODE_GROUPS)?.map(|folder| folder.join("bin"));
+    Ok(NodePrograms {
+        kubelet: kubelet.join("kubelet"),
+        containerd: containerd.join("containerd"),
+        ctr: containerd.join("ctr"),
+        witness: witness.join("witness"),
+    })
+}
+
+/// Where each of `groups` lies, after it was built if it was not.
+fn folders<const N: usize>(groups: &'static [Group; N]) -> Result<[PathBuf; N], Error> {
+    let home = cache().join("control-plane");
+    let mut folders = [const { PathBuf::new() }; N];
+    for (folder, group) in folders.iter_mut().zip(groups) {
+        *folder = group.folder(&home)?;
+    }
+    let missing: Vec<(&Group, &PathBuf)> = groups.iter().zip(&folders).filter(|(_, folder)| !folder.exists()).collect();
+    if !missing.is_empty() {
+        build_missing(&home, &missing)?;
+    }
+    Ok(folders)
+}
+
+fn build_missing(home: &Path, missing: &[(&Group, &PathBuf)]) -> Result<(), Error> {
     fs::create_dir_all(home).doing(|| format!("could not make the cache {}", home.display()))?;
     for (group, _) in missing {
         go::check(&group.module())?;
@@ -201,8 +266,7 @@ impl Group {
             hash.update(bytes);
         }
         let digest: [u8; 32] = hash.finalize().into();
-        let hash: String =
-            digest.iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+        let hash = hexadecimal(&digest[..6]);
         Ok(home.join(format!("{}-{}-{hash}", self.name, self.version)))
     }
 
@@ -220,6 +284,11 @@ impl Group {
         }
         fs::rename(temporary.path(), folder).doing(|| format!("could not move what was built to {}", folder.display()))
     }
+}
+
+/// Two digits a byte.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// The stages that lie in `folders`, one YAML document each. The same folders hold documents and tests.

@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-policy", &["partita-core", "partita-policies", "partita-sdk"]),
     ("partita-kube", &["partita-core"]),
     ("partita-device", &["partita-core"]),
+    ("partita-kubelet", &[]),
     ("partita-sim", &["partita-core"]),
     ("partita-core", &[]),
     ("partita-sdk", &[]),
@@ -20,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-cluster", &["partita-core", "partita-kube"]),
     ("partita-differential", &["partita-cluster", "partita-core", "partita-kube"]),
     ("partita-fake-nvml", &["partita-core"]),
+    ("partita-fake-kubelet", &["partita-kubelet"]),
     ("partita-hostile", &["partita-policy"]),
     ("partita-repository", &[]),
 ];

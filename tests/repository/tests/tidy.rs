@@ -42,7 +42,9 @@ fn all_sources() -> Vec<PathBuf> {
 
 #[test]
 fn files_stay_readable() {
-    for path in all_sources() {
+    // What a program wrote from a shorter source is read there.
+    let written = |path: &PathBuf| !path.components().any(|part| part.as_os_str() == "generated");
+    for path in all_sources().into_iter().filter(written) {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
         let is_test = path.components().any(|part| part.as_os_str() == "tests") && !path.components().any(|part| part.as_os_str() == "src");
         let limit = if is_test { TEST_LINES_MAX } else { SOURCE_LINES_MAX };
