@@ -227,7 +227,7 @@ fn profiles(gpu: &Gpu) -> Result<()> {
     if gpu.profiles.is_empty() {
         return Ok(());
     }
-    output::line(&format!("\nHow MIG can cut a {}", gpu.product))?;
+    output::line(&format!("\nHow MIG can cut {}", gpu.product))?;
     let mut rows = output::Rows::new(&["PROFILE", ">ID", ">COMPUTE", ">SLOTS", "STARTS", ">MOST", ">MIB", "PARTITA'S TABLE"]);
     for one in &gpu.profiles {
         let starts = one.starts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
