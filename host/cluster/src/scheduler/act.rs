@@ -95,8 +95,8 @@ impl Scheduler {
 
     /// Writes the layouts of nodes whose agents have something to make.
     pub(super) fn write_layouts(&mut self) {
-        let Some(term) = self.term else { return };
         for (name, generation) in self.handshakes.writes(self.now_ms) {
+            let term = self.handshakes.term(&name);
             let entry = self.nodes.get(&name);
             let known = entry.and_then(|entry| Some((entry.agent_uid()?, self.planner.cluster().node(entry.id?)?)));
             // Who waited for it was given back when it went.

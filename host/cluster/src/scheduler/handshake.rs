@@ -64,6 +64,8 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handshakes {
     term: i64,
+    /// The terms of nodes that were found to have been told of this one or a higher one: see [`Self::take_over`].
+    raised: BTreeMap<String, i64>,
     nodes: BTreeMap<String, Node>,
     /// Nodes with a write to do.
     due: BTreeSet<String>,
@@ -77,6 +79,20 @@ impl Handshakes {
         Self { term, ..Self::default() }
     }
 
+    /// The term that stands in a node's object when this leader begins. Terms of leadership grow, so that a node was told of a lower one; should
+    /// the lease have been lost, so that its count began anew, or somebody have written another by hand, that node's term goes on from
+    /// there, and no other's. The sum, so that of two leaders who find the same term the later one still has the higher.
+    pub(crate) fn take_over(&mut self, name: &str, found: i64) {
+        if found >= self.term {
+            self.raised.insert(name.to_owned(), found.saturating_add(self.term));
+        }
+    }
+
+    /// The term under which layouts of a node are written.
+    pub(crate) fn term(&self, name: &str) -> i64 {
+        self.raised.get(name).copied().unwrap_or(self.term)
+    }
+
     /// The generation that stands in a node's object. Where that is somebody else's, numbers go on from there, and those who wait for an
     /// earlier one, of which nothing is left, wait for a new one.
     pub(crate) fn found(&mut self, name: &str, generation: i64) {
@@ -87,7 +103,7 @@ impl Handshakes {
         }
         (node.chosen, node.written) = (generation, generation);
         if !node.waiting.is_empty() {
-            node.chosen += 1;
+            node.chosen = node.chosen.saturating_add(1);
             node.waiting.iter_mut().for_each(|one| one.generation = node.chosen);
             self.due.insert(name.to_owned());
         }
@@ -98,7 +114,7 @@ impl Handshakes {
         let node = self.nodes.entry(name.to_owned()).or_default();
         // What is being written was read from the books before this pod came.
         if node.writing.is_some_and(|(writing, _)| writing == node.chosen) || node.chosen == node.written {
-            node.chosen += 1;
+            node.chosen = node.chosen.saturating_add(1);
         }
         node.waiting.push(Waiting { pod, generation: node.chosen, needs, since_ms: now_ms });
         self.due.insert(name.to_owned());
@@ -129,14 +145,14 @@ impl Handshakes {
         node.writing = None;
         match outcome {
             Ok(()) => {
-                let new = |one: &&mut Waiting| (node.written + 1..=generation).contains(&one.generation);
+                let new = |one: &&mut Waiting| one.generation > node.written && one.generation <= generation;
                 node.waiting.iter_mut().filter(new).for_each(|one| one.since_ms = now_ms);
                 (node.written, node.trouble) = (node.written.max(generation), None);
             }
             Err((trouble, retry_ms)) => {
                 (node.trouble, node.retry_at_ms) = (Some(trouble), now_ms + retry_ms);
                 // It may have been written all the same.
-                node.chosen = node.chosen.max(generation + 1);
+                node.chosen = node.chosen.max(generation.saturating_add(1));
                 node.waiting.iter_mut().filter(|one| one.generation > node.written).for_each(|one| one.generation = node.chosen);
             }
         }
@@ -148,7 +164,7 @@ impl Handshakes {
 
     /// What an agent's report means for the pods that wait for it.
     pub(crate) fn reported(&mut self, name: &str, report: &Report, often: Often<'_>) -> Vec<(PodId, Outcome)> {
-        let term = self.term;
+        let term = self.term(name);
         let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
         let mut settled = Vec::new();
         node.waiting.retain(|one| {

@@ -200,16 +200,13 @@ impl Scheduler {
         self.take_up();
     }
 
-    /// Takes up where the last leader left off. Terms never fall: should the lease have been lost, so that its count began anew, the term goes on
-    /// from the highest that a node was told of.
+    /// Takes up where the last leader left off.
     fn take_up(&mut self) {
         let Some(term) = self.term.filter(|_| self.complete) else { return };
-        let found = self.nodes.values().filter_map(NodeEntry::term).max();
-        let term = found.map_or(term, |found| term.max(found.saturating_add(1)));
-        self.term = Some(term);
         self.handshakes = Handshakes::new(term);
         for (name, node) in &self.nodes {
-            if let Some(generation) = node.generation() {
+            if let (Some(term), Some(generation)) = (node.term(), node.generation()) {
+                self.handshakes.take_over(name, term);
                 self.handshakes.found(name, generation);
             }
         }

@@ -9,6 +9,7 @@ use partita_core::{
 
 use super::{Scheduler, flight::often, handshake::Outcome, pods::Stage, report::Report, rests::Rest};
 use crate::{
+    crd::NUMBER_MAX,
     objects::{GpuNode, Node},
     translate::{self, NodeView},
 };
@@ -41,14 +42,24 @@ impl NodeEntry {
         self.gpus.as_ref()?.metadata.uid.clone()
     }
 
-    /// The highest number of a layout that was used for it, as far as its object tells; none without an agent.
+    /// The highest number of a layout that was used for it, as far as its object tells; none without an agent. An object that was made anew
+    /// begins at 0, but its agent may remember a higher one; what no layout can have is not believed.
     pub(super) fn generation(&self) -> Option<i64> {
-        self.gpus.as_ref().map(|gpus| gpus.spec.value.generation.max(gpus.status.value.observed_generation))
+        let gpus = self.gpus.as_ref()?;
+        let seen = Some(gpus.status.value.observed_generation).filter(|seen| *seen < NUMBER_MAX);
+        Some(gpus.spec.value.generation.max(seen.unwrap_or(0)))
     }
 
-    /// The highest term in which its object was written.
+    /// The term in which its layout was written. What its agent says is no reason to write under another.
     pub(super) fn term(&self) -> Option<i64> {
-        self.gpus.as_ref().map(|gpus| gpus.spec.value.term.max(gpus.status.value.observed_term))
+        self.gpus.as_ref().map(|gpus| gpus.spec.value.term)
+    }
+
+    /// Why no more layouts can be written for it, if its numbers are used up: somebody wrote them by hand.
+    fn spent(&self) -> Option<String> {
+        let spec = &self.gpus.as_ref()?.spec.value;
+        let what = [("term", spec.term), ("generation", spec.generation)].into_iter().find(|(_, number)| *number >= NUMBER_MAX)?;
+        Some(format!("no layout can follow {} {} of its GpuNode; delete the GpuNode, which its agent makes anew", what.0, what.1))
     }
 
     /// Whether its agent says that a pod uses one of its GPUs as a whole.
@@ -110,12 +121,16 @@ impl Scheduler {
         let pods = &self.pods;
         let NodeView { mut spec, models, odd } =
             translate::node(object, entry.gpus.as_ref(), &self.storage, &|user| pods.contains_key(user));
-        let trouble = odd.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let spent = entry.spent();
+        let trouble = odd.iter().map(ToString::to_string).chain(spent.clone()).collect::<Vec<_>>().join("; ");
         if entry.trouble != trouble {
             if !trouble.is_empty() {
                 tracing::warn!(node = name, "{trouble}");
             }
             entry.trouble = trouble;
+        }
+        if let Some(why) = spent {
+            spec.gpus.iter_mut().for_each(|gpu| drop(gpu.unusable.get_or_insert_with(|| why.clone())));
         }
         let broken: BTreeSet<u8> = (0u8..).zip(&spec.gpus).filter(|(_, gpu)| gpu.unusable.is_some()).map(|(index, _)| index).collect();
         entry.set_aside(&mut spec);

@@ -8,6 +8,7 @@ mod evictions;
 mod life;
 mod make;
 mod nodes;
+mod numbers;
 mod random;
 mod reasons;
 mod server;

@@ -11,6 +11,7 @@ use super::{
     make::{full, volume},
 };
 use crate::{
+    crd::NUMBER_MAX,
     objects::{Budget, Claim, GpuNode, Node, PersistentVolume, Pod, StorageClass, full_name},
     translate::keys,
     watch::Seen,
@@ -174,6 +175,9 @@ impl Server {
                 let known = &known.spec.value;
                 if spec.term < known.term || spec.generation < known.generation {
                     return Outcome::Refused("term or generation must not decrease".into());
+                }
+                if spec.term.max(spec.generation) > NUMBER_MAX {
+                    return Outcome::Refused("term or generation is too high".into());
                 }
                 self.edit_gpu_node(node, |object| object.spec.value = spec.clone());
                 Outcome::Done
