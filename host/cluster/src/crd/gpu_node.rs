@@ -56,10 +56,11 @@ pub struct GpuNodeSpec {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub plan: String,
-    /// Every GPU that partita manages there. A GPU that is not named is left as it is.
+    /// Every GPU that partita manages there. A GPU that is not named is left as it is. One list, written as a whole: an entry that somebody
+    /// else added would otherwise stay, and every layout after it be refused.
     #[serde(default)]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["uuid".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub gpus: Vec<DesiredGpu>,
 }
 

@@ -150,7 +150,7 @@ impl Scheduler {
         let Some(flight) = self.pods.get(name).and_then(super::pods::PodEntry::flight) else { return };
         match flight.step {
             Step::Chooses => self.give_back(name, "the API server did not say what became of its volumes"),
-            Step::Volumes => self.give_back(name, &format!("its volumes were not bound within {} s", VOLUMES_MS / 1000)),
+            Step::Volumes => self.blame(name, &format!("its volumes were not bound within {} s", VOLUMES_MS / 1000)),
             Step::Binds => self.doubt(name, "the API server did not say what became of its binding"),
             Step::Doubts if flight.doubts < DOUBTS_MAX => self.bind(name),
             Step::Doubts => self.give_back(name, "the API server did not say what became of its binding"),
@@ -205,7 +205,8 @@ impl Scheduler {
             Outcome::Done => self.make_ready(name),
             Outcome::Gone => self.give_back(&name, "one of its claims or volumes is gone"),
             Outcome::Fenced => self.give_back(&name, FENCED),
-            Outcome::Conflict(why) | Outcome::Unknown(why) | Outcome::Refused(why) => self.give_back(&name, &why),
+            Outcome::Conflict(why) | Outcome::Unknown(why) => self.give_back(&name, &why),
+            Outcome::Refused(why) => self.blame(&name, &why),
         }
     }
 
@@ -214,7 +215,9 @@ impl Scheduler {
         match outcome {
             Outcome::Done => self.step(&name, Step::Bound),
             Outcome::Gone => self.give_back(&name, "it is gone, or is another pod of the same name now"),
-            Outcome::Conflict(why) | Outcome::Refused(why) => self.give_back(&name, &why),
+            Outcome::Conflict(why) => self.give_back(&name, &why),
+            // It may be about the node.
+            Outcome::Refused(why) => self.blame(&name, &why),
             Outcome::Fenced => self.give_back(&name, FENCED),
             Outcome::Unknown(why) => self.doubt(&name, &why),
         }

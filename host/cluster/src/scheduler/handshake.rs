@@ -31,6 +31,15 @@ pub(crate) enum Outcome {
     },
 }
 
+/// Why a layout was not written.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteError {
+    /// For a person.
+    pub(crate) why: String,
+    /// After how long it is tried again, milliseconds; never, if the API server refuses it.
+    pub(crate) again_ms: Option<u64>,
+}
+
 /// How often a part must be there, by GPU: see [`Report::has`].
 pub(crate) type Often<'a> = &'a dyn Fn(u8, &Part) -> usize;
 
@@ -136,30 +145,38 @@ impl Handshakes {
         writes
     }
 
-    /// A write ended, or did not, for this reason; then another is tried after `retry_ms`.
-    pub(crate) fn written(&mut self, name: &str, generation: i64, outcome: Result<(), (String, u64)>, now_ms: u64) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
+    /// A write ended. Returns the pods that wait for it no longer, since it would be refused again.
+    pub(crate) fn written(&mut self, name: &str, generation: i64, outcome: Result<(), WriteError>, now_ms: u64) -> Vec<PodId> {
+        let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
         if node.writing.is_none_or(|(writing, _)| writing != generation) {
-            return;
+            return Vec::new();
         }
         node.writing = None;
+        let mut given_up = Vec::new();
         match outcome {
             Ok(()) => {
                 let new = |one: &&mut Waiting| one.generation > node.written && one.generation <= generation;
                 node.waiting.iter_mut().filter(new).for_each(|one| one.since_ms = now_ms);
                 (node.written, node.trouble) = (node.written.max(generation), None);
             }
-            Err((trouble, retry_ms)) => {
-                (node.trouble, node.retry_at_ms) = (Some(trouble), now_ms + retry_ms);
+            Err(WriteError { why, again_ms }) => {
                 // It may have been written all the same.
                 node.chosen = node.chosen.max(generation.saturating_add(1));
-                node.waiting.iter_mut().filter(|one| one.generation > node.written).for_each(|one| one.generation = node.chosen);
+                let written = node.written;
+                node.waiting.iter_mut().filter(|one| one.generation > written).for_each(|one| one.generation = node.chosen);
+                if let Some(again_ms) = again_ms {
+                    (node.trouble, node.retry_at_ms) = (Some(why), now_ms + again_ms);
+                } else {
+                    node.trouble = None;
+                    given_up.extend(node.waiting.extract_if(.., |one| one.generation > written).map(|one| one.pod));
+                }
             }
         }
         if node.waiting.iter().any(|one| one.generation > node.written) {
             self.due.insert(name.to_owned());
         }
         self.tidy(name);
+        given_up
     }
 
     /// What an agent's report means for the pods that wait for it.
@@ -198,7 +215,8 @@ impl Handshakes {
         for name in self.busy.clone() {
             let Some(node) = self.nodes.get(&name) else { continue };
             if let Some((generation, _)) = node.writing.filter(|(_, since_ms)| now_ms.saturating_sub(*since_ms) >= ANSWER_MS) {
-                self.written(&name, generation, Err(("the API server does not answer".into(), 0)), now_ms);
+                let error = WriteError { why: "the API server does not answer".into(), again_ms: Some(0) };
+                self.written(&name, generation, Err(error), now_ms);
             }
             let Some(node) = self.nodes.get_mut(&name) else { continue };
             let (written, trouble) = (node.written, &node.trouble);
@@ -289,7 +307,7 @@ mod tests {
     }
 
     fn fails(all: &mut Handshakes, generation: i64, retry_ms: u64, now_ms: u64) {
-        all.written("a", generation, Err(("no".into(), retry_ms)), now_ms);
+        assert!(all.written("a", generation, Err(WriteError { why: "no".into(), again_ms: Some(retry_ms) }), now_ms).is_empty());
     }
 
     #[test]
@@ -332,6 +350,19 @@ mod tests {
         assert!(all.reported("a", &ready(3, 8), ONCE).is_empty());
         all.written("a", 9, Ok(()), 100);
         assert_eq!(all.reported("a", &ready(3, 9), ONCE), [(POD, Outcome::Ready)]);
+    }
+
+    #[test]
+    fn a_layout_that_is_refused_is_not_tried_again() {
+        let mut all = asked();
+        all.writes(0);
+        all.ask("a", OTHER, vec![(0, part())], 0);
+        let refused = || Err(WriteError { why: "no".into(), again_ms: None });
+        assert!(all.written("a", 7, refused(), 0).is_empty(), "not the one under way");
+        assert_eq!(all.written("a", 8, refused(), 0), [POD, OTHER]);
+        assert!(all.writes(1_000_000).is_empty() && !all.is_busy() && all.waiting().count() == 0);
+        all.ask("a", POD, vec![(0, part())], 0);
+        assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
     }
 
     #[test]

@@ -14,12 +14,14 @@
 //! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node.
 //! - `nodes`: nodes. `report`: what their agents say. `rests`: GPUs that are set aside after a failure.
 //! - `handshake`: what agents were asked to make, and which pods wait for it.
+//! - `avoids`: nodes that failed a pod.
 //! - `storage`: volumes that pods claim.
 //! - `budgets`: disruption budgets.
 //! - `act`: what a plan means for the API server.
 //! - `reasons`: what was told to whom about why it waits.
 
 mod act;
+mod avoids;
 mod budgets;
 pub mod effect;
 mod flight;

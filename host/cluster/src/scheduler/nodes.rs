@@ -130,7 +130,9 @@ impl Scheduler {
             entry.trouble = trouble;
         }
         if let Some(why) = spent {
-            spec.gpus.iter_mut().for_each(|gpu| drop(gpu.unusable.get_or_insert_with(|| why.clone())));
+            for gpu in &mut spec.gpus {
+                gpu.unusable.get_or_insert_with(|| why.clone());
+            }
         }
         let broken: BTreeSet<u8> = (0u8..).zip(&spec.gpus).filter(|(_, gpu)| gpu.unusable.is_some()).map(|(index, _)| index).collect();
         entry.set_aside(&mut spec);

@@ -7,6 +7,7 @@ use partita_core::{
 
 use super::{
     Scheduler,
+    avoids::Avoids,
     pods::{PodEntry, Stage},
 };
 use crate::{
@@ -55,11 +56,16 @@ impl Scheduler {
         let Some(entry) = self.pods.get_mut(name) else { return };
         self.metrics.bound(now_ms.saturating_sub(entry.since_ms));
         (entry.trouble, entry.returned) = (None, 0);
+        let avoided = !std::mem::take(&mut entry.avoids).is_empty();
         if let (Some(id), Some(flight)) = (entry.id, entry.flight()) {
             self.handshakes.forget(&flight.node, id);
         }
         self.reasons.forget(name);
         self.enter(name, Stage::Runs);
+        if avoided {
+            // It was booked as one that may not run everywhere.
+            return self.adopt(name);
+        }
         self.refresh_running(name);
     }
 
@@ -118,6 +124,7 @@ impl Scheduler {
         self.unbook(name);
         let Some(entry) = self.pods.get_mut(name) else { return };
         (entry.trouble, entry.returned, entry.refused_to_stop) = (None, 0, false);
+        entry.avoids = Avoids::default();
         let started = entry.object.status.value.start_time.as_ref().map(|time| time.0);
         // Clocks of machines differ: who starts in the future has not run yet.
         entry.ran_ms =

@@ -26,6 +26,20 @@ pub(super) struct Dirty {
     pub(super) claims: BTreeSet<String>,
 }
 
+/// Why a pod cannot have its volumes.
+struct Failed {
+    /// For a person.
+    why: String,
+    /// Whether that is so on this node, and might not be on another.
+    here: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, here: false }
+    }
+}
+
 /// What is to be done about a claim that is not bound.
 enum Next {
     Wait,
@@ -170,7 +184,8 @@ impl Scheduler {
     fn go_on_with(&mut self, name: &str) {
         let next = match self.volumes_left(name) {
             Ok(next) => next,
-            Err(why) => return self.give_back(name, &why),
+            Err(Failed { why, here: false }) => return self.give_back(name, &why),
+            Err(Failed { why, here: true }) => return self.blame(name, &why),
         };
         if next.is_empty() {
             return self.bind(name);
@@ -216,7 +231,7 @@ impl Scheduler {
     }
 
     /// What is to be done about the claims of a pod on its way that are not bound yet.
-    fn volumes_left(&self, name: &str) -> Result<Vec<Next>, String> {
+    fn volumes_left(&self, name: &str) -> Result<Vec<Next>, Failed> {
         let Some(entry) = self.pods.get(name).filter(|entry| !self.dry_run && !claims_of(&entry.object).is_empty()) else {
             return Ok(Vec::new());
         };
@@ -240,7 +255,7 @@ impl Scheduler {
         left.into_iter().map(|prebind| self.next(name, entry, &flight.node, &flight.chosen, prebind)).collect()
     }
 
-    fn next(&self, name: &str, entry: &PodEntry, node: &str, chosen: &BTreeMap<String, String>, prebind: Prebind) -> Result<Next, String> {
+    fn next(&self, name: &str, entry: &PodEntry, node: &str, chosen: &BTreeMap<String, String>, prebind: Prebind) -> Result<Next, Failed> {
         let namespace = entry.object.metadata.namespace.as_deref().unwrap_or_default();
         let (Prebind::Node { claim } | Prebind::Volume { claim, .. }) = &prebind;
         let known = self.storage.claim(namespace, claim).map(|claim| &claim.metadata);
@@ -248,10 +263,10 @@ impl Scheduler {
         if let Prebind::Node { .. } = &prebind {
             match known.and_then(|meta| meta.annotations.as_ref()?.get(translate::SELECTED_NODE)) {
                 Some(selected) if selected == node => return Ok(Next::Wait),
-                Some(selected) => return Err(format!("the volume of claim {claim} is being made for node {selected}")),
+                Some(selected) => return Err(format!("the volume of claim {claim} is being made for node {selected}").into()),
                 // A provisioner that cannot make the volume there takes its node back.
                 None if chosen.get(claim).is_some_and(|before| *before != version) => {
-                    return Err(format!("the volume of claim {claim} cannot be made for node {node}"));
+                    return Err(Failed { why: format!("the volume of claim {claim} cannot be made for node {node}"), here: true });
                 }
                 None => {}
             }
@@ -262,7 +277,7 @@ impl Scheduler {
         for (other, user) in self.users_of(name, &format!("{namespace}/{claim}")) {
             match user.flight().filter(|flight| flight.chosen.contains_key(claim)) {
                 Some(flight) if flight.node == node => return Ok(Next::Wait),
-                Some(flight) => return Err(format!("claim {claim} is being bound for {other}, which goes to node {}", flight.node)),
+                Some(flight) => return Err(format!("claim {claim} is being bound for {other}, which goes to node {}", flight.node).into()),
                 None => {}
             }
         }

@@ -187,11 +187,12 @@ fn a_binding_that_fails_is_tried_again_ever_later() {
         }
     }
     let pauses: Vec<u64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(pauses[..6], [1, 2, 4, 8, 16, 32], "{pauses:?}");
-    assert!(pauses[6..].iter().all(|&pause| pause == 60), "{pauses:?}");
+    // Once on each node, and then each of them ever later.
+    let rounds: Vec<u64> = pauses.chunks_exact(2).map(|pair| pair[0] + pair[1]).collect();
+    assert!(rounds.len() >= 4 && rounds[0] < 10 && rounds.windows(2).all(|pair| 2 * pair[1] >= 3 * pair[0]), "{pauses:?}");
     // Once it is bound it begins anew.
     world.holds = nothing;
-    world.pass(61);
+    world.pass(601);
     assert_eq!(world.stage("p"), "runs");
     assert_eq!(world.brain.pods["ns/p"].returned, 0);
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 
 mod agent;
+mod aside;
 mod check;
 mod evictions;
 mod life;

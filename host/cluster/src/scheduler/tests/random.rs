@@ -358,7 +358,8 @@ impl Chaos {
             let moving = brain.pods.values().any(|entry| matches!(entry.stage, Stage::Assumed(_) | Stage::Returns));
             let refused = brain.pods.values().any(|entry| entry.refused_to_stop);
             let resting = brain.nodes.values().any(|node| node.rests.values().any(super::super::rests::Rest::is_on));
-            if !moving && !refused && !resting && brain.stays.is_empty() {
+            let avoiding = brain.pods.values().any(|entry| entry.avoids.next_ms(self.world.now_ms).is_some());
+            if !moving && !refused && !resting && !avoiding && brain.stays.is_empty() {
                 break;
             }
             let next = brain.alarms.first().into_iter().chain(brain.node_alarms.first()).map(|(at_ms, _)| *at_ms).min();
