@@ -176,7 +176,7 @@ impl Scheduler {
 
     /// Takes in what a watch saw.
     pub fn see(&mut self, now_ms: u64, seen: Seen) {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.tick(now_ms);
         match seen {
             Seen::Node(name, object) => self.see_node(&name, object.map(|object| *object)),
             Seen::GpuNode(name, object) => self.see_gpus(&name, object.map(|object| *object)),
@@ -188,6 +188,15 @@ impl Scheduler {
             Seen::Class(name, object) => self.see_class(&name, object.map(|object| *object)),
             Seen::Drivers(name, object) => self.see_drivers(&name, object.map(|object| *object)),
             Seen::Complete => self.complete_lists(),
+        }
+    }
+
+    /// Time goes on, in the core too: before anything else is told, whether this scheduler leads or not, so that what is counted from then on is
+    /// counted from the right time.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if self.planner.cluster().now_ms() < self.now_ms {
+            self.apply(Event::Time(self.now_ms));
         }
     }
 
@@ -223,7 +232,7 @@ impl Scheduler {
 
     /// Decides, if there is reason to, and returns what to do.
     pub fn turn(&mut self, now_ms: u64, policies: &mut [&mut dyn Partitioner]) -> Vec<Effect> {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.tick(now_ms);
         if !self.complete || self.term.is_none() {
             return Vec::new();
         }
@@ -232,7 +241,6 @@ impl Scheduler {
         self.recheck_nodes();
         self.let_stay();
         self.end_rests();
-        self.apply(Event::Time(self.now_ms));
         let idle = self.now_ms.saturating_sub(self.last_round_ms) >= IDLE_ROUND_MS && !self.planner.queue().is_empty();
         if self.changed || idle {
             self.expect();
@@ -277,7 +285,6 @@ impl Scheduler {
             return;
         }
         self.complete = true;
-        self.apply(Event::Time(self.now_ms));
         self.take_up();
         for name in self.namespaces.keys().cloned().collect::<Vec<_>>() {
             self.tell_namespace(&name);

@@ -245,6 +245,7 @@ impl Step {
             Self::Makes => "its partition is being made",
             Self::Chooses | Self::Volumes => "its volumes are being bound",
             Self::Binds | Self::Bound => "it is being bound",
+            Self::Lands | Self::Looks => "the API server did not say whether it was bound; its place is kept until that is sure",
             Self::Doubts => "it is being bound; the API server did not answer, so this is tried again",
         }
     }

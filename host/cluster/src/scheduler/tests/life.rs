@@ -9,13 +9,13 @@ use super::{
     server::What,
     world::{World, binds, done, explains},
 };
-use crate::scheduler::effect::{Done, Effect, Outcome, PodName};
+use crate::scheduler::effect::{Effect, Outcome, PodName};
 
 fn world() -> World {
     World::new(&[("a", &["A30"]), ("b", &["A30"])])
 }
 
-fn is_bind(effect: &Effect) -> bool {
+pub(super) fn is_bind(effect: &Effect) -> bool {
     matches!(effect, Effect::Bind { .. })
 }
 
@@ -23,12 +23,12 @@ fn is_layout(effect: &Effect) -> bool {
     matches!(effect, Effect::Layout { .. })
 }
 
-fn nothing(_: &Effect) -> bool {
+pub(super) fn nothing(_: &Effect) -> bool {
     false
 }
 
 /// A world with a pod `p` that wants a partition and is somewhere on its way.
-fn on_the_way(step: usize) -> World {
+pub(super) fn on_the_way(step: usize) -> World {
     let mut world = world();
     world.create([mig("p", "2g.12gb")]);
     match step {
@@ -51,7 +51,7 @@ fn on_the_way(step: usize) -> World {
 }
 
 /// Nothing goes wrong any more.
-fn calm(world: &mut World) {
+pub(super) fn calm(world: &mut World) {
     world.holds = nothing;
     world.agents.values_mut().for_each(|agent| agent.mood = Mood::Works);
     world.pass(200);
@@ -209,57 +209,6 @@ fn a_pod_that_is_gone_or_taken_is_left_alone() {
         assert_eq!(world.stage("p"), "unknown");
         calm(&mut world);
     }
-}
-
-#[test]
-fn what_a_lost_answer_may_have_done_is_not_given_to_others() {
-    let mut world = World::new(&[("a", &["A30"])]);
-    world.holds = is_bind;
-    world.create([whole("p", 1)]);
-    world.settle();
-    let wish = world.take_wish(is_bind);
-    // It was bound, but neither the answer nor the watch tells.
-    let lost = world.execute(&wish);
-    assert!(matches!(lost, Done::Bind { outcome: Outcome::Done, .. }));
-    world.tell(done(&wish, Outcome::Unknown("no answer".into())));
-    world.create([whole("q", 1)]);
-    let mut hidden = world.server.untold.remove(&What::Pods).unwrap();
-    world.server.untold.insert(What::Pods, hidden.split_off(hidden.len() - 1));
-    for _ in 0..10 {
-        world.pass(1);
-        assert_eq!(world.wished(binds("q")), 0, "at {}", world.now_ms);
-    }
-    for seen in hidden {
-        world.brain.see(world.now_ms, seen);
-    }
-    world.holds = nothing;
-    world.pass(100);
-    assert_eq!((world.stage("p"), world.stage("q")), ("runs", "waits"));
-}
-
-#[test]
-fn a_lost_binding_is_wished_again_until_somebody_answers() {
-    let mut world = on_the_way(2);
-    for pause in [4, 8, 16] {
-        let wish = world.take_wish(is_bind);
-        world.tell(done(&wish, Outcome::Unknown("no answer".into())));
-        world.pass(pause - 1);
-        assert_eq!((world.stage("p"), world.wishes.len()), ("on its way", 0), "{pause}");
-        world.pass(1);
-    }
-    assert_eq!((world.stage("p"), world.wishes.len()), ("returns", 0), "it is given up in the end");
-    calm(&mut world);
-    assert_eq!(world.stage("p"), "runs");
-}
-
-#[test]
-fn a_binding_that_is_never_answered_does_not_last_for_ever() {
-    let mut world = on_the_way(2);
-    world.wishes.clear();
-    world.holds = nothing;
-    world.pass(600);
-    assert_eq!(world.stage("p"), "runs");
-    check::rest(&world);
 }
 
 #[test]

@@ -5,7 +5,9 @@
 mod agent;
 mod aside;
 mod check;
+mod doubt;
 mod evictions;
+mod lead;
 mod life;
 mod make;
 mod nodes;

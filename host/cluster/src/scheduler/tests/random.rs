@@ -23,8 +23,8 @@ use crate::{
     watch::Seen,
 };
 
-/// How long after an answer that tells nothing a call may still be carried out, milliseconds.
-const LATE_MS: u64 = 4_000;
+/// How long after an answer that tells nothing a call may still be carried out, milliseconds: as long as kube-apiserver works on one.
+const LATE_MS: u64 = 60_000;
 /// How long a watch may be behind, milliseconds.
 const BEHIND_MS: u64 = 8_000;
 /// How often nothing may happen in the end before it has to be at rest.
@@ -70,6 +70,8 @@ enum Step {
     /// Everything goes its way for a moment, but for these calls.
     Flow(Vec<Fate>),
     Restart,
+    /// Another scheduler begins to watch, or takes over if one does.
+    Standby,
     Calm,
 }
 
@@ -110,6 +112,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (0usize..3).prop_map(Step::Stranger),
         12 => prop::collection::vec(fate(), 1..5).prop_map(Step::Flow),
         1 => Just(Step::Restart),
+        1 => Just(Step::Standby),
         1 => Just(Step::Calm),
     ]
 }
@@ -245,6 +248,12 @@ impl Chaos {
                 self.late.drain(..).for_each(drop);
                 self.answers.clear();
                 world.start();
+            }
+            Step::Standby if world.standby.is_none() => world.stand_by(),
+            Step::Standby => {
+                self.late.clear();
+                self.answers.clear();
+                world.take_over();
             }
             Step::Flow(fates) => {
                 world.deliver_all();
