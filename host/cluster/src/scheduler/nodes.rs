@@ -62,9 +62,18 @@ impl NodeEntry {
         Some(format!("no layout can follow {} {} of its GpuNode; delete the GpuNode, which its agent makes anew", what.0, what.1))
     }
 
-    /// Whether its agent says that a pod uses one of its GPUs as a whole.
+    fn users(&self) -> impl Iterator<Item = &String> {
+        self.gpus.iter().flat_map(|gpus| &gpus.status.value.gpus).flat_map(|gpu| &gpu.users)
+    }
+
+    /// Whether its agent says that somebody uses one of its GPUs as a whole.
+    fn has_users(&self) -> bool {
+        self.users().next().is_some()
+    }
+
+    /// Whether its agent says that a pod does.
     pub(super) fn is_used_by(&self, pod: &str) -> bool {
-        self.gpus.iter().flat_map(|gpus| &gpus.status.value.gpus).flat_map(|gpu| &gpu.users).any(|user| user == pod)
+        self.users().any(|user| user == pod)
     }
 
     /// Its labels.
@@ -99,6 +108,10 @@ impl Scheduler {
         if self.complete {
             self.refresh_node(name);
             self.readopt(name, false);
+            if self.nodes.get(name).is_some_and(NodeEntry::has_users) {
+                // By now all are booked who can be: who is left is a stranger.
+                self.refresh_node(name);
+            }
             self.settle_reports(name);
         }
     }
@@ -108,6 +121,7 @@ impl Scheduler {
         for name in std::mem::take(&mut self.recheck) {
             self.refresh_node(&name);
             self.readopt(&name, true);
+            self.refresh_node(&name);
         }
     }
 
@@ -118,9 +132,14 @@ impl Scheduler {
             self.lose_node(name);
             return;
         };
-        let pods = &self.pods;
-        let NodeView { mut spec, models, odd } =
-            translate::node(object, entry.gpus.as_ref(), &self.storage, &|user| pods.contains_key(user));
+        let (pods, cluster) = (&self.pods, self.planner.cluster());
+        // Who is not booked yet will be, and then this node is looked at again.
+        let known = |gpu: u8, user: &str| {
+            let Some(pod) = pods.get(user).filter(|pod| pod.on() == Some(name)) else { return false };
+            let runs = pod.id.and_then(|id| cluster.runs_on(id));
+            runs.map_or(pod.stage != Stage::Runs, |(_, grant)| grant.0.iter().any(|part| part.0 == gpu))
+        };
+        let NodeView { mut spec, models, odd } = translate::node(object, entry.gpus.as_ref(), &self.storage, &known);
         let spent = entry.spent();
         let trouble = odd.iter().map(ToString::to_string).chain(spent.clone()).collect::<Vec<_>>().join("; ");
         if entry.trouble != trouble {

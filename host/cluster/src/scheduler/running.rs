@@ -29,7 +29,14 @@ impl Scheduler {
         match &entry.stage {
             Stage::Assumed(_) if self.is_as_assumed(name) => self.confirm(name),
             Stage::Runs => self.refresh_running(name),
-            _ => self.adopt(name),
+            _ => {
+                self.adopt(name);
+                let on = &self.pods[name].object.spec.value.node_name;
+                if self.nodes.get(on).is_some_and(|node| node.is_used_by(name)) {
+                    // What it uses, and whether that is more than what it is booked with, decides about the node's GPUs.
+                    self.recheck.insert(on.clone());
+                }
+            }
         }
         self.note_stop(name);
     }

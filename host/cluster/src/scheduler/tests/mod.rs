@@ -15,6 +15,7 @@ mod numbers;
 mod random;
 mod reasons;
 mod server;
+mod users;
 mod volumes;
 mod world;
 
