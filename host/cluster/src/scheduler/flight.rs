@@ -146,11 +146,10 @@ impl Scheduler {
         }
         flight.step = step;
         let after_ms = match step {
-            Step::Chooses | Step::Binds => Some(ANSWER_MS),
+            Step::Chooses | Step::Binds | Step::Looks => Some(ANSWER_MS),
             Step::Volumes => Some(VOLUMES_MS),
             Step::Doubts => Some(DOUBT_MS << flight.doubts.saturating_sub(1).min(DOUBTS_MAX)),
             Step::Lands => Some(LANDED_MS),
-            Step::Looks => Some(ANSWER_MS),
             Step::Makes | Step::Bound => None,
         };
         self.set_alarm(name, after_ms.map(|after_ms| self.now_ms + after_ms));
@@ -199,7 +198,7 @@ impl Scheduler {
             Done::Layout { node, generation, outcome } => self.layout_done(&node, generation, outcome),
             Done::Volumes { pod, node, outcome } => self.volumes_done(&pod, &node, outcome),
             Done::Bind { pod, node, outcome } => self.bind_done(&pod, &node, outcome),
-            Done::Look { pod, node, found } => self.looked(&pod, &node, found),
+            Done::Look { pod, node, found } => self.looked(&pod, &node, &found),
             Done::Evict { pod, outcome } => self.evict_done(&pod, outcome),
             Done::Told { pod, outcome } => self.told(&pod, &outcome),
         }
@@ -259,7 +258,7 @@ impl Scheduler {
         self.step(name, Step::Looks);
     }
 
-    fn looked(&mut self, pod: &PodName, node: &str, found: Result<Option<String>, Outcome>) {
+    fn looked(&mut self, pod: &PodName, node: &str, found: &Result<Option<String>, Outcome>) {
         let Some(name) = self.on_the_way(pod, node, &[Step::Looks]) else { return };
         match found {
             // Wherever that is: the watch tells.

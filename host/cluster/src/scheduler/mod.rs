@@ -11,7 +11,8 @@
 //! and is not seen there yet is an *assumption*, which the core books at once and which is given back on every path that fails.
 //!
 //! - `pods`: the life of a pod: held, waiting, on its way, running, and back.
-//! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node.
+//! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node. `grants`: what these
+//!   use of GPUs.
 //! - `nodes`: nodes. `report`: what their agents say. `rests`: GPUs that are set aside after a failure.
 //! - `handshake`: what agents were asked to make, and which pods wait for it.
 //! - `avoids`: nodes that failed a pod.
@@ -25,6 +26,7 @@ mod avoids;
 mod budgets;
 pub mod effect;
 mod flight;
+mod grants;
 mod handshake;
 mod ids;
 mod metrics;

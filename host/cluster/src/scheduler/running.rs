@@ -1,17 +1,17 @@
 //! Pods that have a node: what was assumed is confirmed, and what others did is booked.
 
 use partita_core::{
-    model::{Cut, GpuAsk, NodeId, PodId, PodSpec},
-    state::{Event, Grant, Use},
+    model::{NodeId, PodId, PodSpec},
+    state::{Event, Grant},
 };
 
 use super::{
     Scheduler,
     avoids::Avoids,
+    grants,
     pods::{PodEntry, Stage},
 };
 use crate::{
-    grant,
     objects::full_name,
     translate::{self, Scene, keys},
 };
@@ -161,7 +161,7 @@ impl Scheduler {
                 Some(grant) => Some(grant).filter(|_| changed),
                 None => self.seen_grant(&name, node_name, ask),
             };
-            let lacks = changed && matches!(ask, GpuAsk::Share { .. }) && has.is_none_or(|has| has.0.is_empty());
+            let lacks = changed && grants::can_be_guessed(ask) && has.is_none_or(|has| has.0.is_empty());
             if lacks || uses.is_some_and(|uses| has != Some(&uses)) {
                 self.adopt(&name);
             }
@@ -202,66 +202,11 @@ impl Scheduler {
         } else {
             self.pod_ids.give_back(id.0);
         }
-        let whole = matches!(spec.demand.gpu, GpuAsk::Share { .. });
-        if whole && self.planner.cluster().runs_on(id).is_some_and(|(_, grant)| grant.0.is_empty()) {
+        if grants::can_be_guessed(&spec.demand.gpu) && self.planner.cluster().runs_on(id).is_some_and(|(_, grant)| grant.0.is_empty()) {
             self.short.entry(self.node_names[&node].clone()).or_default().insert(name.to_owned());
         }
         if let Some(entry) = self.pods.get_mut(name) {
             (entry.id, entry.spec) = (told.then_some(id), Some(spec));
         }
-    }
-
-    /// What the binding of a pod that asks for `ask` says that it uses of GPUs; none if it says nothing that can be believed.
-    fn written_grant(&self, name: &str, node: NodeId, ask: &GpuAsk) -> Option<Grant> {
-        let known = self.planner.cluster().node(node)?;
-        let text = self.pods.get(name)?.object.metadata.annotations.as_ref()?.get(keys::GRANT)?;
-        let read = match grant::parse(text, &grant::row_of(&known.spec, self.planner.cluster().models())) {
-            Ok(grant) if answers(&grant, ask) => return Some(grant),
-            Ok(_) => "it is not what the pod asks for".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(pod = name, "the annotation {} is not believed: {read}", keys::GRANT);
-        None
-    }
-
-    /// The whole GPUs that the node's agent saw a pod use.
-    fn seen_grant(&self, name: &str, node: &str, ask: &GpuAsk) -> Option<Grant> {
-        let GpuAsk::Share { count, milli } = *ask else { return None };
-        let gpus = &self.nodes.get(node)?.gpus.as_ref()?.status.value.gpus;
-        let used = gpus.iter().filter(|gpu| gpu.cut == Cut::Shares && gpu.users.iter().any(|user| user == name));
-        let mut parts: Vec<(u8, Use)> = used.map(|gpu| (gpu.index, Use::Share(milli))).collect();
-        parts.sort_unstable();
-        (parts.len() == count as usize).then_some(Grant(parts))
-    }
-
-    /// What a running pod uses of GPUs: what its binding says, else what its node's agent saw; for whole GPUs of which nothing is said, the
-    /// first that are free, since which they are is the kubelet's choice.
-    fn grant_of(&self, name: &str, node: NodeId, spec: &PodSpec) -> Grant {
-        let Some(known) = self.planner.cluster().node(node) else { return Grant::default() };
-        if let Some(grant) =
-            self.written_grant(name, node, &spec.demand.gpu).or_else(|| self.seen_grant(name, &known.spec.name, &spec.demand.gpu))
-        {
-            return grant;
-        }
-        let GpuAsk::Share { count, milli } = spec.demand.gpu else { return Grant::default() };
-        let free = (0u8..).zip(&known.room.gpus).filter(|(_, gpu)| gpu.share_free() >= milli);
-        let parts: Vec<(u8, Use)> = free.map(|(index, _)| (index, Use::Share(milli))).take(count as usize).collect();
-        if parts.len() == count as usize { Grant(parts) } else { Grant::default() }
-    }
-}
-
-/// Whether a grant is of the kind and number that was asked: anybody who may create pods may write the annotation, and must not take more
-/// out of the books than the kubelet will give.
-fn answers(grant: &Grant, ask: &GpuAsk) -> bool {
-    let parts = &grant.0;
-    match ask {
-        GpuAsk::None => parts.is_empty(),
-        GpuAsk::Share { count, milli } => parts.len() == *count as usize && parts.iter().all(|(_, used)| *used == Use::Share(*milli)),
-        GpuAsk::Mig { partitions } => {
-            let asked: u32 = partitions.iter().map(|(_, count)| count).sum();
-            parts.len() == asked as usize && parts.iter().all(|(_, used)| matches!(used, Use::Partition(_)))
-        }
-        GpuAsk::Mps { memory_mib } => parts.len() == 1 && parts.iter().all(|(_, used)| *used == Use::Mps(*memory_mib)),
-        GpuAsk::Floor { .. } => parts.len() == 1,
     }
 }

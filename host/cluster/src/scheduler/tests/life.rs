@@ -129,7 +129,7 @@ fn a_pod_that_is_created_anew_under_its_name_is_another() {
 #[test]
 fn a_pod_that_somebody_else_binds_is_booked_where_it_runs() {
     for step in 0..3 {
-        for (node, grant) in [("b", None), ("b", Some("0:4g.24gb@0")), ("a", None), ("a", Some("0:1g.6gb@3"))] {
+        for (node, grant) in [("b", None), ("b", Some("0:2g.12gb@0")), ("a", None), ("a", Some("0:2g.12gb@2"))] {
             let mut world = on_the_way(step);
             let name = name_of(&world, "p");
             assert_eq!(world.server.bind(&name, node, grant), Outcome::Done);
@@ -138,7 +138,8 @@ fn a_pod_that_somebody_else_binds_is_booked_where_it_runs() {
             let id = world.brain.pods["ns/p"].id.unwrap();
             let (on, given) = world.brain.planner().cluster().runs_on(id).unwrap();
             assert_eq!(world.brain.node_names[&on], node, "step {step}, {grant:?}");
-            assert_eq!(given.0.len(), usize::from(grant.is_some()), "step {step} on {node}");
+            // What was made for it on the way is what it got, as far as one can guess.
+            assert_eq!(given.0.len(), usize::from(grant.is_some() || node == "a"), "step {step} on {node}");
             assert!(world.brain.handshakes.waiting().next().is_none(), "step {step}");
         }
     }
