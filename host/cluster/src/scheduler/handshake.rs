@@ -198,9 +198,12 @@ impl Handshakes {
     }
 
     /// Whether an agent has done what was asked last, and the node's object shows what that was, so that what it reports is about to stay.
+    /// Only what this leader asked counts: until the agent has taken a layout of this term, one that a former leader sent may still land and
+    /// take away what is there, without a word to the one who leads now.
     pub(crate) fn is_settled(&self, name: &str, report: &Report) -> bool {
-        let Some(node) = self.nodes.get(name) else { return true };
-        node.writing.is_none() && node.chosen == node.written && report.asked.1 == node.chosen && report.done >= report.asked
+        let Some(node) = self.nodes.get(name) else { return false };
+        let asked = (self.term(name), node.chosen);
+        node.writing.is_none() && node.chosen == node.written && report.asked == asked && report.done == asked
     }
 
     /// Whether anybody waits.

@@ -88,9 +88,14 @@ fn a_partition_that_is_there_is_not_waited_for() {
     world.agent("a").cut(0, &[("1g.6gb", 0), ("2g.12gb", 2)]);
     world.live();
     world.start();
+    world.create([mig("o", "2g.12gb")]);
+    world.settle();
+    assert_eq!((world.place("o").as_str(), world.wished(is_layout)), ("a 0:2g.12gb@2", 1), "its agent must know who leads");
+    world.server.delete_pod("ns/o");
+    world.reap();
     world.create([mig("p", "2g.12gb")]);
     world.settle();
-    assert_eq!((world.place("p").as_str(), world.wished(is_layout)), ("a 0:2g.12gb@2", 0));
+    assert_eq!((world.place("p").as_str(), world.wished(is_layout)), ("a 0:2g.12gb@2", 1));
 }
 
 #[test]

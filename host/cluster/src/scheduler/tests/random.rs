@@ -244,16 +244,13 @@ impl Chaos {
                 self.world.server.put_pod(pod);
             }
             Step::Restart => {
-                // What the former leader began ends before the next one begins, or never does.
-                self.late.drain(..).for_each(drop);
-                self.answers.clear();
-                world.start();
+                self.die();
+                self.world.start();
             }
             Step::Standby if world.standby.is_none() => world.stand_by(),
             Step::Standby => {
-                self.late.clear();
-                self.answers.clear();
-                world.take_over();
+                self.die();
+                self.world.take_over();
             }
             Step::Flow(fates) => {
                 world.deliver_all();
@@ -270,6 +267,14 @@ impl Chaos {
         check::places(&self.world.server, &self.world.agents);
         check::amounts(&self.world.server);
         check::books(&self.world);
+    }
+
+    /// The scheduler dies. What it began ends before the next one begins, or never does; but for layouts, which may land at any time.
+    fn die(&mut self) {
+        let (wishes, now_ms) = (std::mem::take(&mut self.world.wishes), self.world.now_ms);
+        self.late.extend(wishes.into_iter().map(|wish| (wish, now_ms)));
+        self.late.retain(|(wish, _)| matches!(wish, Effect::Layout { .. }));
+        self.answers.clear();
     }
 
     fn toggle_node(&mut self, name: &str) {

@@ -85,7 +85,8 @@ fn who_uses_more_gpus_than_it_asked_for_has_these_and_the_others_are_left_alone(
     });
     world.create([whole("p", 1), whole("q", 1)]);
     look(&mut world);
-    assert_eq!((world.wished(binds("p")), world.wished(binds("q"))), (1, 0), "only the first is free");
+    assert_eq!((world.stage("p"), world.stage("q")), ("on its way", "waits"), "only the first is free");
+    assert_eq!((booked(&world, "greedy")[0].0, booked(&world, "p")[0].0), (1, 0));
 }
 
 /// What the core has a pod use, as parts of GPUs.
