@@ -1,7 +1,7 @@
 //! Pods that have a node: what was assumed is confirmed, and what others did is booked.
 
 use partita_core::{
-    model::{NodeId, PodId, PodSpec},
+    model::{Demand, NodeId, PodId, PodSpec},
     state::{Event, Grant},
 };
 
@@ -76,12 +76,14 @@ impl Scheduler {
         self.refresh_running(name);
     }
 
-    /// A pod that runs changed: its labels, what may be done to it, or after a resize its amounts.
+    /// A pod that runs changed: its labels, what may be done to it, or its amounts: after a resize, or because its volumes count by now.
     fn refresh_running(&mut self, name: &str) {
         let Some(entry) = self.pods.get(name) else { return };
         let spec = self.running_spec(entry);
         let (Some(id), Some(known)) = (entry.id, &entry.spec) else { return self.adopt(name) };
-        if (known.demand.cpu_milli, known.demand.memory_mib) != (spec.demand.cpu_milli, spec.demand.memory_mib) {
+        let same =
+            |one: &Demand, other: &Demand| (one.cpu_milli, one.memory_mib, &one.extra) == (other.cpu_milli, other.memory_mib, &other.extra);
+        if !same(&known.demand, &spec.demand) {
             return self.adopt(name);
         }
         let (labels, terms) = (known.labels != spec.labels, known.terms != spec.terms);

@@ -20,8 +20,10 @@ use crate::{
 /// Who has to be looked at because storage changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dirty {
-    /// Everybody.
+    /// Everybody who waits.
     pub(super) all: bool,
+    /// Those who run: what they take may count otherwise.
+    pub(super) running: bool,
     /// Those who use one of these claims.
     pub(super) claims: BTreeSet<String>,
 }
@@ -84,6 +86,7 @@ impl Scheduler {
             None => self.storage.remove_drivers(node),
         };
         self.dirty.all |= others;
+        self.dirty.running |= others;
         if self.complete {
             let nodes = if others { self.nodes.keys().cloned().collect() } else { vec![node.to_owned()] };
             for node in nodes {
@@ -94,16 +97,15 @@ impl Scheduler {
 
     /// Looks at those again for whom storage changed.
     pub(super) fn refresh_claimants(&mut self) {
-        let Dirty { all, claims } = std::mem::take(&mut self.dirty);
-        let pods: BTreeSet<String> = if all {
-            self.claimants.values().flatten().cloned().collect()
-        } else {
-            claims.iter().filter_map(|claim| self.claimants.get(claim)).flatten().cloned().collect()
-        };
+        let Dirty { all, running, claims } = std::mem::take(&mut self.dirty);
+        let touched: BTreeSet<String> = claims.iter().filter_map(|claim| self.claimants.get(claim)).flatten().cloned().collect();
+        let everybody = all || running;
+        let pods = if everybody { self.claimants.values().flatten().cloned().collect() } else { touched.clone() };
         for name in pods {
             match self.pods.get(&name).map(|entry| &entry.stage) {
                 Some(Stage::Assumed(flight)) if flight.step == Step::Volumes => self.make_ready(name),
                 Some(Stage::Held(_) | Stage::Waits) => self.refresh_pod(&name),
+                Some(Stage::Runs) if running || touched.contains(&name) => self.refresh_pod(&name),
                 _ => {}
             }
         }
