@@ -122,6 +122,10 @@ impl Hands {
                 let note = (outcome == Outcome::Done).then(bound);
                 (Done::Bind { pod, node, outcome }, note)
             }
+            Effect::Look { pod, node } => {
+                let found = self.node_of(&pod).await;
+                (Done::Look { pod, node, found }, None)
+            }
             Effect::Evict { pod, by } => {
                 let outcome = self.evict(&pod).await;
                 let note = (outcome == Outcome::Done)
@@ -197,11 +201,20 @@ impl Hands {
 
     /// What became of a binding; none if nothing did, or nobody can say.
     async fn is_bound(&self, pod: &PodName, node: &str) -> Option<Outcome> {
-        let pods = self.pods(pod);
-        let known = self.call(|| pods.get_opt(&pod.name).boxed()).await.ok()?;
-        let Some(known) = known.filter(|known| known.metadata.uid.as_deref() == Some(&pod.uid)) else { return Some(Outcome::Gone) };
-        let on = known.spec.and_then(|spec| spec.node_name)?;
+        let on = match self.node_of(pod).await {
+            Ok(on) => on?,
+            Err(Outcome::Gone) => return Some(Outcome::Gone),
+            Err(_) => return None,
+        };
         Some(if on == node { Outcome::Done } else { Outcome::Conflict(format!("it was bound to {on} by somebody else")) })
+    }
+
+    /// The node that a pod has. Without a version to read at, the API server asks a majority of etcd.
+    async fn node_of(&self, pod: &PodName) -> Result<Option<String>, Outcome> {
+        let pods = self.pods(pod);
+        let known = self.call(|| pods.get_opt(&pod.name).boxed()).await?;
+        let known = known.filter(|known| known.metadata.uid.as_deref() == Some(&pod.uid)).ok_or(Outcome::Gone)?;
+        Ok(known.spec.and_then(|spec| spec.node_name))
     }
 
     async fn evict(&self, pod: &PodName) -> Outcome {
@@ -312,6 +325,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Layout { .. } => "layout",
         Effect::Volumes { .. } => "volumes",
         Effect::Bind { .. } => "bind",
+        Effect::Look { .. } => "look",
         Effect::Evict { .. } => "evict",
         Effect::Nominate { .. } => "nominate",
         Effect::Explain { .. } => "explain",

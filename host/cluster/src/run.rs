@@ -213,6 +213,7 @@ fn imagined(effect: Effect) -> Done {
         Effect::Layout { node, spec, .. } => Done::Layout { node, generation: spec.generation, outcome },
         Effect::Volumes { pod, node, .. } => Done::Volumes { pod, node, outcome },
         Effect::Bind { pod, node, .. } => Done::Bind { pod, node, outcome },
+        Effect::Look { pod, node } => Done::Look { pod, found: Ok(Some(node.clone())), node },
         Effect::Evict { pod, .. } => Done::Evict { pod, outcome },
         Effect::Nominate { pod, .. } | Effect::Explain { pod, .. } => Done::Told { pod, outcome },
     }

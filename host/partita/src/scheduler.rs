@@ -157,6 +157,7 @@ fn words(effect: &Effect) -> String {
             let grant = grant.as_ref().map(|grant| format!(" ({grant})")).unwrap_or_default();
             format!("bind     {}/{} to {node}{grant}", pod.namespace, pod.name)
         }
+        Effect::Look { pod, node } => format!("look     {}/{}: whether it is on {node}", pod.namespace, pod.name),
         Effect::Evict { pod, by } => format!("evict    {}/{} for {by}", pod.namespace, pod.name),
         Effect::Nominate { pod, node } => format!("nominate {}/{} to {node}", pod.namespace, pod.name),
         Effect::Explain { pod, message } => format!("waits    {}/{}: {message}", pod.namespace, pod.name),

@@ -34,11 +34,11 @@ pub enum ConvertError {
 
 /// The GPUs of a node, in the order of their indices, with the model of each.
 ///
-/// `known` tells whether a user is a pod that the scheduler knows of, whose use it books itself.
+/// `known` tells whether a user of the GPU with an index is a pod whose use of it the scheduler has booked, or is about to.
 ///
 /// # Errors
 /// If the report contradicts itself.
-pub fn gpus_of(node: &str, status: &GpuNodeStatus, known: &dyn Fn(&str) -> bool) -> Result<Vec<(GpuSpec, GpuModel)>, ConvertError> {
+pub fn gpus_of(node: &str, status: &GpuNodeStatus, known: &dyn Fn(u8, &str) -> bool) -> Result<Vec<(GpuSpec, GpuModel)>, ConvertError> {
     let mut sorted: Vec<&FoundGpu> = status.gpus.iter().collect();
     sorted.sort_by_key(|gpu| gpu.index);
     if sorted.iter().enumerate().any(|(row, gpu)| usize::from(gpu.index) != row) {
@@ -57,15 +57,15 @@ pub fn model_of(gpu: &FoundGpu) -> GpuModel {
     models::describe(&gpu.model, gpu.memory_mib, gpu.grid.as_ref())
 }
 
-/// A GPU with what was found on it. It cannot be used while it is unhealthy, or while somebody uses it whole or in shares whom the
-/// scheduler does not know.
+/// A GPU with what was found on it. It cannot be used while it is unhealthy, or while somebody uses it whole or in shares who is not booked
+/// there: a process, or a pod that got it in another way than by a resource.
 #[must_use]
-pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(&str) -> bool) -> GpuSpec {
-    let stranger = gpu.users.iter().find(|user| !known(user));
+pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(u8, &str) -> bool) -> GpuSpec {
+    let stranger = gpu.users.iter().find(|user| !known(gpu.index, user));
     let unusable = match (gpu.healthy, stranger) {
         (false, _) if gpu.message.is_empty() => Some("its node reports it unhealthy".to_owned()),
         (false, _) => Some(gpu.message.clone()),
-        (true, Some(user)) if gpu.cut == Cut::Shares => Some(format!("{user} uses it, which is no pod that the scheduler knows")),
+        (true, Some(user)) if gpu.cut == Cut::Shares => Some(format!("{user} uses it, whom the scheduler did not give it")),
         _ => None,
     };
     let found = gpu.partitions.iter().filter_map(found_of).collect();
@@ -162,26 +162,26 @@ mod tests {
             gpus: indices.iter().map(|&index| found(index, Cut::Mig)).collect(),
             ..GpuNodeStatus::default()
         };
-        let gpus = gpus_of("n", &status(&[1, 0]), &|_| true).unwrap();
+        let gpus = gpus_of("n", &status(&[1, 0]), &|_, _| true).unwrap();
         assert_eq!(gpus.iter().map(|gpu| gpu.0.uuid.as_str()).collect::<Vec<_>>(), ["GPU-0", "GPU-1"]);
         assert_eq!(gpus[0].1, catalog::builtin("A30").unwrap());
         for wrong in [&[0u8, 2][..], &[1], &[0, 0]] {
-            let error = gpus_of("n", &status(wrong), &|_| true).unwrap_err().to_string();
+            let error = gpus_of("n", &status(wrong), &|_, _| true).unwrap_err().to_string();
             assert!(error.contains("GpuNode n") && error.contains("each once"), "{error}");
         }
         let unnamed = GpuNodeStatus { gpus: vec![FoundGpu { model: " ".into(), ..found(0, Cut::Shares) }], ..GpuNodeStatus::default() };
-        assert_eq!(gpus_of("n", &unnamed, &|_| true), Err(ConvertError::NoModel { node: "n".into(), index: 0 }));
-        assert_eq!(gpus_of("n", &GpuNodeStatus::default(), &|_| true), Ok(Vec::new()));
+        assert_eq!(gpus_of("n", &unnamed, &|_, _| true), Err(ConvertError::NoModel { node: "n".into(), index: 0 }));
+        assert_eq!(gpus_of("n", &GpuNodeStatus::default(), &|_, _| true), Ok(Vec::new()));
     }
 
     #[test]
     fn a_gpu_that_somebody_unknown_uses_is_left_alone() {
         let used = FoundGpu { users: vec!["ns/pod".into(), "pid:7".into()], ..found(0, Cut::Shares) };
-        assert_eq!(gpu_spec(&used, &|_| true).unusable, None);
-        let reason = gpu_spec(&used, &|user| user == "ns/pod").unusable.unwrap();
+        assert_eq!(gpu_spec(&used, &|_, _| true).unusable, None);
+        let reason = gpu_spec(&used, &|_, user| user == "ns/pod").unusable.unwrap();
         assert!(reason.contains("pid:7"), "{reason}");
         let broken = FoundGpu { healthy: false, message: "Xid 79".into(), ..found(0, Cut::Mig) };
-        assert_eq!(gpu_spec(&broken, &|_| true).unusable.as_deref(), Some("Xid 79"));
+        assert_eq!(gpu_spec(&broken, &|_, _| true).unusable.as_deref(), Some("Xid 79"));
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
             ],
             ..GpuNodeStatus::default()
         };
-        let (gpus, models): (Vec<_>, Vec<_>) = gpus_of("n", &status, &|_| true).unwrap().into_iter().unzip();
+        let (gpus, models): (Vec<_>, Vec<_>) = gpus_of("n", &status, &|_, _| true).unwrap().into_iter().unzip();
         let mut cluster = Cluster::default();
         cluster.apply(Event::ModelSeen(models[0].clone())).unwrap();
         cluster.apply(Event::NodeAdded(NodeId(0), NodeSpec { name: "n".into(), gpus, ..NodeSpec::default() })).unwrap();

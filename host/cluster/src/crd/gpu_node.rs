@@ -16,6 +16,9 @@ use super::Conditions;
 /// The highest index of a GPU: a node has at most [`partita_core::model::node::GPUS_MAX`].
 pub const INDEX_MAX: u8 = 63;
 
+/// The highest term and generation, 2^53: beyond it numbers of JSON are not exact everywhere, and nobody counts that far.
+pub const NUMBER_MAX: i64 = 1 << 53;
+
 /// What the scheduler wants of a node's GPUs.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[kube(
@@ -43,20 +46,21 @@ pub const INDEX_MAX: u8 = 63;
 pub struct GpuNodeSpec {
     /// The term of the leader that wrote this.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = NUMBER_MAX))]
     pub term: i64,
     /// Grows with every change of the layout; chosen by the scheduler.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = NUMBER_MAX))]
     pub generation: i64,
     /// The plan that this comes from, for people.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub plan: String,
-    /// Every GPU that partita manages there. A GPU that is not named is left as it is.
+    /// Every GPU that partita manages there. A GPU that is not named is left as it is. One list, written as a whole: an entry that somebody
+    /// else added would otherwise stay, and every layout after it be refused.
     #[serde(default)]
     #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["uuid".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub gpus: Vec<DesiredGpu>,
 }
 
@@ -134,9 +138,11 @@ pub struct PodRef {
 pub struct GpuNodeStatus {
     /// The term of the layout last taken.
     #[serde(default)]
+    #[schemars(range(min = 0, max = NUMBER_MAX))]
     pub observed_term: i64,
     /// The generation of the layout last taken.
     #[serde(default)]
+    #[schemars(range(min = 0, max = NUMBER_MAX))]
     pub observed_generation: i64,
     /// Version of the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,8 @@ use kube::CustomResourceExt;
 pub use amount::{Amount, AmountList};
 pub use convert::{ConvertError, desired, found_of, gpu_spec, gpus_of, model_of};
 pub use gpu_node::{
-    DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNode, GpuNodeSpec, GpuNodeStatus, INDEX_MAX, PartitionState, PodRef,
+    DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNode, GpuNodeSpec, GpuNodeStatus, INDEX_MAX, NUMBER_MAX, PartitionState,
+    PodRef,
 };
 pub use policy::{
     Canary, FailureSpec, Limits, Mode, ModulePart, ModuleRef, ModuleSource, Policy, PolicyKind, PolicyModule, PolicyModuleSpec,

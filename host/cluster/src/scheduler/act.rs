@@ -10,6 +10,7 @@ use super::{
     Scheduler,
     effect::{Effect, Outcome, PodName},
     flight::ANSWER_MS,
+    handshake::WriteError,
 };
 use crate::crd::{self, GpuNodeSpec, PodRef};
 
@@ -95,8 +96,8 @@ impl Scheduler {
 
     /// Writes the layouts of nodes whose agents have something to make.
     pub(super) fn write_layouts(&mut self) {
-        let Some(term) = self.term else { return };
         for (name, generation) in self.handshakes.writes(self.now_ms) {
+            let term = self.handshakes.term(&name);
             let entry = self.nodes.get(&name);
             let known = entry.and_then(|entry| Some((entry.agent_uid()?, self.planner.cluster().node(entry.id?)?)));
             // Who waited for it was given back when it went.
@@ -113,16 +114,22 @@ impl Scheduler {
     }
 
     pub(super) fn layout_done(&mut self, node: &str, generation: i64, outcome: Outcome) {
+        let again = |why: String| Err(WriteError { why, again_ms: Some(LAYOUT_RETRY_MS) });
         let outcome = match outcome {
             Outcome::Done => Ok(()),
-            Outcome::Fenced => Err("this scheduler was not sure to lead".to_owned()),
+            Outcome::Fenced => again("this scheduler was not sure to lead".to_owned()),
             // If it is, the watch tells.
-            Outcome::Gone => Err("its GpuNode is gone".to_owned()),
-            Outcome::Conflict(why) | Outcome::Unknown(why) | Outcome::Refused(why) => Err(why),
+            Outcome::Gone => again("its GpuNode is gone".to_owned()),
+            Outcome::Conflict(why) | Outcome::Unknown(why) => again(why),
+            Outcome::Refused(why) => Err(WriteError { why, again_ms: None }),
         };
-        if let Err(why) = &outcome {
+        let why = outcome.as_ref().err().map(|error| error.why.clone()).unwrap_or_default();
+        if outcome.is_err() {
             tracing::warn!(node, "its layout could not be written: {why}");
         }
-        self.handshakes.written(node, generation, outcome.map_err(|why| (why, LAYOUT_RETRY_MS)), self.now_ms);
+        let given_up = self.handshakes.written(node, generation, outcome, self.now_ms);
+        if !given_up.is_empty() {
+            self.rest_all(node, given_up, &format!("its layout is refused: {why}"));
+        }
     }
 }

@@ -71,6 +71,13 @@ pub enum Effect {
         /// What it uses of the node's GPUs, for the annotation; none for a pod without GPU.
         grant: Option<String>,
     },
+    /// See whether a pod has a node, by a read that is not older than this wish.
+    Look {
+        /// The pod.
+        pod: PodName,
+        /// The node that it may have been bound to.
+        node: String,
+    },
     /// Stop a pod, as its disruption budgets allow.
     Evict {
         /// The pod.
@@ -140,6 +147,15 @@ pub enum Done {
         node: String,
         /// How it went.
         outcome: Outcome,
+    },
+    /// [`Effect::Look`].
+    Look {
+        /// The pod.
+        pod: PodName,
+        /// The node that it may have been bound to.
+        node: String,
+        /// The node that it has, if any; or why nobody can say.
+        found: Result<Option<String>, Outcome>,
     },
     /// [`Effect::Evict`].
     Evict {

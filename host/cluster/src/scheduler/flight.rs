@@ -22,8 +22,11 @@ pub(super) const ANSWER_MS: u64 = 120_000;
 const VOLUMES_MS: u64 = 600_000;
 /// How long nobody knows whether a pod was bound before it is tried again, milliseconds; doubled each time.
 const DOUBT_MS: u64 = 4_000;
-/// How often nobody may know before the place is given to others, after the longest of these times.
+/// How often nobody may know before it is not tried again.
 const DOUBTS_MAX: u32 = 3;
+/// How long after the last try the API server may still carry one of them out, milliseconds: `--request-timeout` of kube-apiserver is 60 s
+/// unless somebody changed it, and clocks and queues are given some more.
+const LANDED_MS: u64 = 75_000;
 
 /// A pod on its way to a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,8 @@ pub(super) struct Flight {
     pub(super) chosen: BTreeMap<String, String>,
     /// How often nobody knew whether it was bound.
     doubts: u32,
+    /// Why it cannot be bound, if the last try said so and one before it may still be carried out.
+    refused: Option<String>,
 }
 
 /// What a pod on its way waits for, in this order.
@@ -53,6 +58,10 @@ pub(super) enum Step {
     Binds,
     /// The watch, to see whether it was bound: the API server did not answer.
     Doubts,
+    /// That no try to bind it can still be carried out.
+    Lands,
+    /// The API server, to say whether it was bound after all.
+    Looks,
     /// The watch, to see it bound.
     Bound,
 }
@@ -69,7 +78,7 @@ impl Scheduler {
     pub(super) fn start(&mut self, pod: PodId, node: NodeId, grant: Grant) {
         let (Some(name), Some(node_name)) = (self.pod_names.get(&pod).cloned(), self.node_names.get(&node).cloned()) else { return };
         let needs = self.missing(node, &node_name, &grant);
-        let flight = Flight { node: node_name.clone(), grant, step: Step::Makes, chosen: BTreeMap::new(), doubts: 0 };
+        let flight = Flight { node: node_name.clone(), grant, step: Step::Makes, chosen: BTreeMap::new(), doubts: 0, refused: None };
         self.enter(&name, Stage::Assumed(flight));
         self.metrics.placed(self.now_ms.saturating_sub(self.pods.get(&name).map_or(0, |entry| entry.since_ms)));
         if needs.is_empty() {
@@ -111,9 +120,9 @@ impl Scheduler {
         let Some(flight) = entry.flight() else { return };
         let node = self.nodes.get(&flight.node).and_then(|node| self.planner.cluster().node(node.id?));
         let Some(known) = node else {
-            // Between two tries its node went away; what became of the first try, the watch tells.
+            // Between two tries.
             let why = format!("its node {} went away", flight.node);
-            return self.give_back(name, &why);
+            return self.not_bound(name, why, false);
         };
         let printed = grant::print(&flight.grant, &grant::profile_of(&known.spec, self.planner.cluster().models()));
         let text = match printed {
@@ -137,9 +146,10 @@ impl Scheduler {
         }
         flight.step = step;
         let after_ms = match step {
-            Step::Chooses | Step::Binds => Some(ANSWER_MS),
+            Step::Chooses | Step::Binds | Step::Looks => Some(ANSWER_MS),
             Step::Volumes => Some(VOLUMES_MS),
             Step::Doubts => Some(DOUBT_MS << flight.doubts.saturating_sub(1).min(DOUBTS_MAX)),
+            Step::Lands => Some(LANDED_MS),
             Step::Makes | Step::Bound => None,
         };
         self.set_alarm(name, after_ms.map(|after_ms| self.now_ms + after_ms));
@@ -150,10 +160,11 @@ impl Scheduler {
         let Some(flight) = self.pods.get(name).and_then(super::pods::PodEntry::flight) else { return };
         match flight.step {
             Step::Chooses => self.give_back(name, "the API server did not say what became of its volumes"),
-            Step::Volumes => self.give_back(name, &format!("its volumes were not bound within {} s", VOLUMES_MS / 1000)),
+            Step::Volumes => self.blame(name, &format!("its volumes were not bound within {} s", VOLUMES_MS / 1000)),
             Step::Binds => self.doubt(name, "the API server did not say what became of its binding"),
             Step::Doubts if flight.doubts < DOUBTS_MAX => self.bind(name),
-            Step::Doubts => self.give_back(name, "the API server did not say what became of its binding"),
+            Step::Doubts | Step::Looks => self.step(name, Step::Lands),
+            Step::Lands => self.look(name),
             Step::Makes | Step::Bound => {}
         }
     }
@@ -182,11 +193,12 @@ impl Scheduler {
 
     /// Takes in how an effect went.
     pub fn done(&mut self, now_ms: u64, done: Done) {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.tick(now_ms);
         match done {
             Done::Layout { node, generation, outcome } => self.layout_done(&node, generation, outcome),
             Done::Volumes { pod, node, outcome } => self.volumes_done(&pod, &node, outcome),
             Done::Bind { pod, node, outcome } => self.bind_done(&pod, &node, outcome),
+            Done::Look { pod, node, found } => self.looked(&pod, &node, &found),
             Done::Evict { pod, outcome } => self.evict_done(&pod, outcome),
             Done::Told { pod, outcome } => self.told(&pod, &outcome),
         }
@@ -205,18 +217,59 @@ impl Scheduler {
             Outcome::Done => self.make_ready(name),
             Outcome::Gone => self.give_back(&name, "one of its claims or volumes is gone"),
             Outcome::Fenced => self.give_back(&name, FENCED),
-            Outcome::Conflict(why) | Outcome::Unknown(why) | Outcome::Refused(why) => self.give_back(&name, &why),
+            Outcome::Conflict(why) | Outcome::Unknown(why) => self.give_back(&name, &why),
+            Outcome::Refused(why) => self.blame(&name, &why),
         }
     }
 
     fn bind_done(&mut self, pod: &PodName, node: &str, outcome: Outcome) {
-        let Some(name) = self.on_the_way(pod, node, &[Step::Binds, Step::Doubts]) else { return };
+        let Some(name) = self.on_the_way(pod, node, &[Step::Binds, Step::Doubts, Step::Lands, Step::Looks]) else { return };
         match outcome {
             Outcome::Done => self.step(&name, Step::Bound),
-            Outcome::Gone => self.give_back(&name, "it is gone, or is another pod of the same name now"),
-            Outcome::Conflict(why) | Outcome::Refused(why) => self.give_back(&name, &why),
-            Outcome::Fenced => self.give_back(&name, FENCED),
+            Outcome::Gone => self.give_back(&name, GONE),
+            Outcome::Conflict(why) => self.not_bound(&name, why, false),
+            // It may be about the node.
+            Outcome::Refused(why) => self.not_bound(&name, why, true),
+            Outcome::Fenced => self.not_bound(&name, FENCED.to_owned(), false),
             Outcome::Unknown(why) => self.doubt(&name, &why),
+        }
+    }
+
+    /// A try to bind a pod came to nothing. If there was one before that nobody answered, it may still be carried out: the place stays the
+    /// pod's own until that is over.
+    fn not_bound(&mut self, name: &str, why: String, here: bool) {
+        let Some(Stage::Assumed(flight)) = self.pods.get_mut(name).map(|entry| &mut entry.stage) else { return };
+        match flight.step {
+            _ if flight.doubts > 0 => {
+                flight.refused = Some(why);
+                if flight.step < Step::Lands {
+                    self.step(name, Step::Lands);
+                }
+            }
+            _ if here => self.blame(name, &why),
+            _ => self.give_back(name, &why),
+        }
+    }
+
+    /// No try can be carried out any more: whether one was, is seen.
+    fn look(&mut self, name: &str) {
+        let Some((pod, flight)) = self.pods.get(name).and_then(|entry| Some((entry.name(), entry.flight()?))) else { return };
+        self.effects.push(Effect::Look { pod, node: flight.node.clone() });
+        self.step(name, Step::Looks);
+    }
+
+    fn looked(&mut self, pod: &PodName, node: &str, found: &Result<Option<String>, Outcome>) {
+        let Some(name) = self.on_the_way(pod, node, &[Step::Looks]) else { return };
+        match found {
+            // Wherever that is: the watch tells.
+            Ok(Some(_)) => self.step(&name, Step::Bound),
+            Ok(None) => {
+                let why = self.pods.get(&name).and_then(|entry| entry.flight()?.refused.clone());
+                let silent = "the API server did not say what became of its binding";
+                self.blame(&name, why.as_deref().unwrap_or(silent));
+            }
+            Err(Outcome::Gone) => self.give_back(&name, GONE),
+            Err(_) => self.step(&name, Step::Lands),
         }
     }
 
@@ -224,7 +277,7 @@ impl Scheduler {
     /// again.
     fn doubt(&mut self, name: &str, why: &str) {
         let Some(Stage::Assumed(flight)) = self.pods.get_mut(name).map(|entry| &mut entry.stage) else { return };
-        if flight.step == Step::Doubts {
+        if flight.step != Step::Binds {
             return;
         }
         flight.doubts += 1;
@@ -246,3 +299,5 @@ pub(super) fn often(planner: &Planner, node: NodeId, gpu: u8, part: &Part) -> us
 
 /// Why something was not done that would have been.
 const FENCED: &str = "this scheduler was not sure to lead";
+/// Why there is nothing to bind.
+const GONE: &str = "it is gone, or is another pod of the same name now";

@@ -31,6 +31,15 @@ pub(crate) enum Outcome {
     },
 }
 
+/// Why a layout was not written.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteError {
+    /// For a person.
+    pub(crate) why: String,
+    /// After how long it is tried again, milliseconds; never, if the API server refuses it.
+    pub(crate) again_ms: Option<u64>,
+}
+
 /// How often a part must be there, by GPU: see [`Report::has`].
 pub(crate) type Often<'a> = &'a dyn Fn(u8, &Part) -> usize;
 
@@ -64,6 +73,8 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handshakes {
     term: i64,
+    /// The terms of nodes that were found to have been told of this one or a higher one: see [`Self::take_over`].
+    raised: BTreeMap<String, i64>,
     nodes: BTreeMap<String, Node>,
     /// Nodes with a write to do.
     due: BTreeSet<String>,
@@ -77,6 +88,20 @@ impl Handshakes {
         Self { term, ..Self::default() }
     }
 
+    /// The term that stands in a node's object when this leader begins. Terms of leadership grow, so that a node was told of a lower one; should
+    /// the lease have been lost, so that its count began anew, or somebody have written another by hand, that node's term goes on from
+    /// there, and no other's. The sum, so that of two leaders who find the same term the later one still has the higher.
+    pub(crate) fn take_over(&mut self, name: &str, found: i64) {
+        if found >= self.term {
+            self.raised.insert(name.to_owned(), found.saturating_add(self.term));
+        }
+    }
+
+    /// The term under which layouts of a node are written.
+    pub(crate) fn term(&self, name: &str) -> i64 {
+        self.raised.get(name).copied().unwrap_or(self.term)
+    }
+
     /// The generation that stands in a node's object. Where that is somebody else's, numbers go on from there, and those who wait for an
     /// earlier one, of which nothing is left, wait for a new one.
     pub(crate) fn found(&mut self, name: &str, generation: i64) {
@@ -87,7 +112,7 @@ impl Handshakes {
         }
         (node.chosen, node.written) = (generation, generation);
         if !node.waiting.is_empty() {
-            node.chosen += 1;
+            node.chosen = node.chosen.saturating_add(1);
             node.waiting.iter_mut().for_each(|one| one.generation = node.chosen);
             self.due.insert(name.to_owned());
         }
@@ -98,7 +123,7 @@ impl Handshakes {
         let node = self.nodes.entry(name.to_owned()).or_default();
         // What is being written was read from the books before this pod came.
         if node.writing.is_some_and(|(writing, _)| writing == node.chosen) || node.chosen == node.written {
-            node.chosen += 1;
+            node.chosen = node.chosen.saturating_add(1);
         }
         node.waiting.push(Waiting { pod, generation: node.chosen, needs, since_ms: now_ms });
         self.due.insert(name.to_owned());
@@ -120,35 +145,43 @@ impl Handshakes {
         writes
     }
 
-    /// A write ended, or did not, for this reason; then another is tried after `retry_ms`.
-    pub(crate) fn written(&mut self, name: &str, generation: i64, outcome: Result<(), (String, u64)>, now_ms: u64) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
+    /// A write ended. Returns the pods that wait for it no longer, since it would be refused again.
+    pub(crate) fn written(&mut self, name: &str, generation: i64, outcome: Result<(), WriteError>, now_ms: u64) -> Vec<PodId> {
+        let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
         if node.writing.is_none_or(|(writing, _)| writing != generation) {
-            return;
+            return Vec::new();
         }
         node.writing = None;
+        let mut given_up = Vec::new();
         match outcome {
             Ok(()) => {
-                let new = |one: &&mut Waiting| (node.written + 1..=generation).contains(&one.generation);
+                let new = |one: &&mut Waiting| one.generation > node.written && one.generation <= generation;
                 node.waiting.iter_mut().filter(new).for_each(|one| one.since_ms = now_ms);
                 (node.written, node.trouble) = (node.written.max(generation), None);
             }
-            Err((trouble, retry_ms)) => {
-                (node.trouble, node.retry_at_ms) = (Some(trouble), now_ms + retry_ms);
+            Err(WriteError { why, again_ms }) => {
                 // It may have been written all the same.
-                node.chosen = node.chosen.max(generation + 1);
-                node.waiting.iter_mut().filter(|one| one.generation > node.written).for_each(|one| one.generation = node.chosen);
+                node.chosen = node.chosen.max(generation.saturating_add(1));
+                let written = node.written;
+                node.waiting.iter_mut().filter(|one| one.generation > written).for_each(|one| one.generation = node.chosen);
+                if let Some(again_ms) = again_ms {
+                    (node.trouble, node.retry_at_ms) = (Some(why), now_ms + again_ms);
+                } else {
+                    node.trouble = None;
+                    given_up.extend(node.waiting.extract_if(.., |one| one.generation > written).map(|one| one.pod));
+                }
             }
         }
         if node.waiting.iter().any(|one| one.generation > node.written) {
             self.due.insert(name.to_owned());
         }
         self.tidy(name);
+        given_up
     }
 
     /// What an agent's report means for the pods that wait for it.
     pub(crate) fn reported(&mut self, name: &str, report: &Report, often: Often<'_>) -> Vec<(PodId, Outcome)> {
-        let term = self.term;
+        let term = self.term(name);
         let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
         let mut settled = Vec::new();
         node.waiting.retain(|one| {
@@ -165,9 +198,12 @@ impl Handshakes {
     }
 
     /// Whether an agent has done what was asked last, and the node's object shows what that was, so that what it reports is about to stay.
+    /// Only what this leader asked counts: until the agent has taken a layout of this term, one that a former leader sent may still land and
+    /// take away what is there, without a word to the one who leads now.
     pub(crate) fn is_settled(&self, name: &str, report: &Report) -> bool {
-        let Some(node) = self.nodes.get(name) else { return true };
-        node.writing.is_none() && node.chosen == node.written && report.asked.1 == node.chosen && report.done >= report.asked
+        let Some(node) = self.nodes.get(name) else { return false };
+        let asked = (self.term(name), node.chosen);
+        node.writing.is_none() && node.chosen == node.written && report.asked == asked && report.done == asked
     }
 
     /// Whether anybody waits.
@@ -182,7 +218,8 @@ impl Handshakes {
         for name in self.busy.clone() {
             let Some(node) = self.nodes.get(&name) else { continue };
             if let Some((generation, _)) = node.writing.filter(|(_, since_ms)| now_ms.saturating_sub(*since_ms) >= ANSWER_MS) {
-                self.written(&name, generation, Err(("the API server does not answer".into(), 0)), now_ms);
+                let error = WriteError { why: "the API server does not answer".into(), again_ms: Some(0) };
+                self.written(&name, generation, Err(error), now_ms);
             }
             let Some(node) = self.nodes.get_mut(&name) else { continue };
             let (written, trouble) = (node.written, &node.trouble);
@@ -273,7 +310,7 @@ mod tests {
     }
 
     fn fails(all: &mut Handshakes, generation: i64, retry_ms: u64, now_ms: u64) {
-        all.written("a", generation, Err(("no".into(), retry_ms)), now_ms);
+        assert!(all.written("a", generation, Err(WriteError { why: "no".into(), again_ms: Some(retry_ms) }), now_ms).is_empty());
     }
 
     #[test]
@@ -316,6 +353,19 @@ mod tests {
         assert!(all.reported("a", &ready(3, 8), ONCE).is_empty());
         all.written("a", 9, Ok(()), 100);
         assert_eq!(all.reported("a", &ready(3, 9), ONCE), [(POD, Outcome::Ready)]);
+    }
+
+    #[test]
+    fn a_layout_that_is_refused_is_not_tried_again() {
+        let mut all = asked();
+        all.writes(0);
+        all.ask("a", OTHER, vec![(0, part())], 0);
+        let refused = || Err(WriteError { why: "no".into(), again_ms: None });
+        assert!(all.written("a", 7, refused(), 0).is_empty(), "not the one under way");
+        assert_eq!(all.written("a", 8, refused(), 0), [POD, OTHER]);
+        assert!(all.writes(1_000_000).is_empty() && !all.is_busy() && all.waiting().count() == 0);
+        all.ask("a", POD, vec![(0, part())], 0);
+        assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
     }
 
     #[test]

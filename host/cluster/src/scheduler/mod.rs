@@ -11,18 +11,22 @@
 //! and is not seen there yet is an *assumption*, which the core books at once and which is given back on every path that fails.
 //!
 //! - `pods`: the life of a pod: held, waiting, on its way, running, and back.
-//! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node.
+//! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node. `grants`: what these
+//!   use of GPUs.
 //! - `nodes`: nodes. `report`: what their agents say. `rests`: GPUs that are set aside after a failure.
 //! - `handshake`: what agents were asked to make, and which pods wait for it.
+//! - `avoids`: nodes that failed a pod.
 //! - `storage`: volumes that pods claim.
 //! - `budgets`: disruption budgets.
 //! - `act`: what a plan means for the API server.
 //! - `reasons`: what was told to whom about why it waits.
 
 mod act;
+mod avoids;
 mod budgets;
 pub mod effect;
 mod flight;
+mod grants;
 mod handshake;
 mod ids;
 mod metrics;
@@ -174,7 +178,7 @@ impl Scheduler {
 
     /// Takes in what a watch saw.
     pub fn see(&mut self, now_ms: u64, seen: Seen) {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.tick(now_ms);
         match seen {
             Seen::Node(name, object) => self.see_node(&name, object.map(|object| *object)),
             Seen::GpuNode(name, object) => self.see_gpus(&name, object.map(|object| *object)),
@@ -189,6 +193,15 @@ impl Scheduler {
         }
     }
 
+    /// Time goes on, in the core too: before anything else is told, whether this scheduler leads or not, so that what is counted from then on is
+    /// counted from the right time.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if self.planner.cluster().now_ms() < self.now_ms {
+            self.apply(Event::Time(self.now_ms));
+        }
+    }
+
     /// Tells what the clock on the wall showed at millisecond 0, as milliseconds since 1970: by it pods say since when they run.
     pub fn set_clock(&mut self, began_ms: i64) {
         self.began_ms = began_ms;
@@ -200,16 +213,13 @@ impl Scheduler {
         self.take_up();
     }
 
-    /// Takes up where the last leader left off. Terms never fall: should the lease have been lost, so that its count began anew, the term goes on
-    /// from the highest that a node was told of.
+    /// Takes up where the last leader left off.
     fn take_up(&mut self) {
         let Some(term) = self.term.filter(|_| self.complete) else { return };
-        let found = self.nodes.values().filter_map(NodeEntry::term).max();
-        let term = found.map_or(term, |found| term.max(found.saturating_add(1)));
-        self.term = Some(term);
         self.handshakes = Handshakes::new(term);
         for (name, node) in &self.nodes {
-            if let Some(generation) = node.generation() {
+            if let (Some(term), Some(generation)) = (node.term(), node.generation()) {
+                self.handshakes.take_over(name, term);
                 self.handshakes.found(name, generation);
             }
         }
@@ -224,7 +234,7 @@ impl Scheduler {
 
     /// Decides, if there is reason to, and returns what to do.
     pub fn turn(&mut self, now_ms: u64, policies: &mut [&mut dyn Partitioner]) -> Vec<Effect> {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.tick(now_ms);
         if !self.complete || self.term.is_none() {
             return Vec::new();
         }
@@ -233,7 +243,6 @@ impl Scheduler {
         self.recheck_nodes();
         self.let_stay();
         self.end_rests();
-        self.apply(Event::Time(self.now_ms));
         let idle = self.now_ms.saturating_sub(self.last_round_ms) >= IDLE_ROUND_MS && !self.planner.queue().is_empty();
         if self.changed || idle {
             self.expect();
@@ -278,7 +287,6 @@ impl Scheduler {
             return;
         }
         self.complete = true;
-        self.apply(Event::Time(self.now_ms));
         self.take_up();
         for name in self.namespaces.keys().cloned().collect::<Vec<_>>() {
             self.tell_namespace(&name);

@@ -9,6 +9,7 @@ use partita_core::{
 
 use super::{Scheduler, flight::often, handshake::Outcome, pods::Stage, report::Report, rests::Rest};
 use crate::{
+    crd::NUMBER_MAX,
     objects::{GpuNode, Node},
     translate::{self, NodeView},
 };
@@ -41,19 +42,38 @@ impl NodeEntry {
         self.gpus.as_ref()?.metadata.uid.clone()
     }
 
-    /// The highest number of a layout that was used for it, as far as its object tells; none without an agent.
+    /// The highest number of a layout that was used for it, as far as its object tells; none without an agent. An object that was made anew
+    /// begins at 0, but its agent may remember a higher one; what no layout can have is not believed.
     pub(super) fn generation(&self) -> Option<i64> {
-        self.gpus.as_ref().map(|gpus| gpus.spec.value.generation.max(gpus.status.value.observed_generation))
+        let gpus = self.gpus.as_ref()?;
+        let seen = Some(gpus.status.value.observed_generation).filter(|seen| *seen < NUMBER_MAX);
+        Some(gpus.spec.value.generation.max(seen.unwrap_or(0)))
     }
 
-    /// The highest term in which its object was written.
+    /// The term in which its layout was written. What its agent says is no reason to write under another.
     pub(super) fn term(&self) -> Option<i64> {
-        self.gpus.as_ref().map(|gpus| gpus.spec.value.term.max(gpus.status.value.observed_term))
+        self.gpus.as_ref().map(|gpus| gpus.spec.value.term)
     }
 
-    /// Whether its agent says that a pod uses one of its GPUs as a whole.
+    /// Why no more layouts can be written for it, if its numbers are used up: somebody wrote them by hand.
+    fn spent(&self) -> Option<String> {
+        let spec = &self.gpus.as_ref()?.spec.value;
+        let what = [("term", spec.term), ("generation", spec.generation)].into_iter().find(|(_, number)| *number >= NUMBER_MAX)?;
+        Some(format!("no layout can follow {} {} of its GpuNode; delete the GpuNode, which its agent makes anew", what.0, what.1))
+    }
+
+    fn users(&self) -> impl Iterator<Item = &String> {
+        self.gpus.iter().flat_map(|gpus| &gpus.status.value.gpus).flat_map(|gpu| &gpu.users)
+    }
+
+    /// Whether its agent says that somebody uses one of its GPUs as a whole.
+    fn has_users(&self) -> bool {
+        self.users().next().is_some()
+    }
+
+    /// Whether its agent says that a pod does.
     pub(super) fn is_used_by(&self, pod: &str) -> bool {
-        self.gpus.iter().flat_map(|gpus| &gpus.status.value.gpus).flat_map(|gpu| &gpu.users).any(|user| user == pod)
+        self.users().any(|user| user == pod)
     }
 
     /// Its labels.
@@ -88,6 +108,10 @@ impl Scheduler {
         if self.complete {
             self.refresh_node(name);
             self.readopt(name, false);
+            if self.nodes.get(name).is_some_and(NodeEntry::has_users) {
+                // By now all are booked who can be: who is left is a stranger.
+                self.refresh_node(name);
+            }
             self.settle_reports(name);
         }
     }
@@ -97,6 +121,7 @@ impl Scheduler {
         for name in std::mem::take(&mut self.recheck) {
             self.refresh_node(&name);
             self.readopt(&name, true);
+            self.refresh_node(&name);
         }
     }
 
@@ -107,15 +132,26 @@ impl Scheduler {
             self.lose_node(name);
             return;
         };
-        let pods = &self.pods;
-        let NodeView { mut spec, models, odd } =
-            translate::node(object, entry.gpus.as_ref(), &self.storage, &|user| pods.contains_key(user));
-        let trouble = odd.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (pods, cluster) = (&self.pods, self.planner.cluster());
+        // Who is not booked yet will be, and then this node is looked at again.
+        let known = |gpu: u8, user: &str| {
+            let Some(pod) = pods.get(user).filter(|pod| pod.on() == Some(name)) else { return false };
+            let runs = pod.id.and_then(|id| cluster.runs_on(id));
+            runs.map_or(pod.stage != Stage::Runs, |(_, grant)| grant.0.iter().any(|part| part.0 == gpu))
+        };
+        let NodeView { mut spec, models, odd } = translate::node(object, entry.gpus.as_ref(), &self.storage, &known);
+        let spent = entry.spent();
+        let trouble = odd.iter().map(ToString::to_string).chain(spent.clone()).collect::<Vec<_>>().join("; ");
         if entry.trouble != trouble {
             if !trouble.is_empty() {
                 tracing::warn!(node = name, "{trouble}");
             }
             entry.trouble = trouble;
+        }
+        if let Some(why) = spent {
+            for gpu in &mut spec.gpus {
+                gpu.unusable.get_or_insert_with(|| why.clone());
+            }
         }
         let broken: BTreeSet<u8> = (0u8..).zip(&spec.gpus).filter(|(_, gpu)| gpu.unusable.is_some()).map(|(index, _)| index).collect();
         entry.set_aside(&mut spec);

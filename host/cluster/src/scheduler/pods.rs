@@ -11,7 +11,7 @@ use partita_core::{
     state::Event,
 };
 
-use super::{Scheduler, effect::PodName, flight::Flight};
+use super::{Scheduler, avoids::Avoids, effect::PodName, flight::Flight};
 use crate::{
     objects::Pod,
     translate::{self, Refusal, Scene},
@@ -54,6 +54,8 @@ pub(super) struct PodEntry {
     pub(super) since_ms: u64,
     /// What went wrong the last time.
     pub(super) trouble: Option<String>,
+    /// Nodes that failed it.
+    pub(super) avoids: Avoids,
     /// It could not be evicted a short while ago.
     pub(super) refused_to_stop: bool,
     /// How long it had run when it was booked, milliseconds: the core counts from then.
@@ -73,6 +75,7 @@ impl PodEntry {
             returned: 0,
             since_ms,
             trouble: None,
+            avoids: Avoids::default(),
             refused_to_stop: false,
             ran_ms: 0,
             alarm_ms: None,
@@ -182,17 +185,23 @@ impl Scheduler {
         if matches!(entry.stage, Stage::Assumed(_) | Stage::Returns) {
             return;
         }
-        match self.spec_of(name, &entry.object) {
+        match self.spec_of(name, entry) {
             Ok(spec) if entry.stage == Stage::Waits && entry.spec.as_ref() == Some(&spec) => {}
             Ok(spec) => self.let_wait(name, spec),
-            Err(refusal) => self.hold(name, refusal.to_string()),
+            Err(refusal) => return self.hold(name, refusal.to_string()),
+        }
+        let next_ms = self.pods.get(name).filter(|entry| entry.stage == Stage::Waits).and_then(|entry| entry.avoids.next_ms(self.now_ms));
+        if next_ms.is_some() {
+            self.set_alarm(name, next_ms);
         }
     }
 
     /// What the core is told of a pod.
-    fn spec_of(&self, name: &str, pod: &Pod) -> Result<PodSpec, Refusal> {
+    fn spec_of(&self, name: &str, entry: &PodEntry) -> Result<PodSpec, Refusal> {
         let taken = |namespace: &str, claim: &str| self.user_of(name, namespace, claim);
-        translate::pending(pod, &Scene { storage: &self.storage, budgets: &self.budgets, taken: &taken })
+        let mut spec = translate::pending(&entry.object, &Scene { storage: &self.storage, budgets: &self.budgets, taken: &taken })?;
+        entry.avoids.keep_away(&mut spec, self.now_ms);
+        Ok(spec)
     }
 
     fn let_wait(&mut self, name: &str, spec: PodSpec) {
@@ -308,7 +317,9 @@ impl Scheduler {
                 }
                 Stage::Assumed(_) => self.ring_flight(&name),
                 Stage::Runs => self.may_stop(&name),
-                Stage::Held(_) | Stage::Waits | Stage::Homeless => {}
+                // A node that failed it is tried again.
+                Stage::Waits => self.refresh_pod(&name),
+                Stage::Held(_) | Stage::Homeless => {}
             }
         }
     }

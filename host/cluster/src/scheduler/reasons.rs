@@ -180,7 +180,8 @@ impl Scheduler {
         if entry.is_bound() || entry.object.spec.value.scheduler_name != self.name {
             return false;
         }
-        let message: String = message.chars().take(MESSAGE_MAX).collect();
+        let away = if entry.stage == Stage::Waits { entry.avoids.words(self.now_ms) } else { String::new() };
+        let message: String = message.chars().chain(away.chars()).take(MESSAGE_MAX).collect();
         match self.reasons.told.get(name) {
             Some((told, _)) if *told == message => return false,
             Some((_, at_ms)) if self.now_ms.saturating_sub(*at_ms) < RETELL_MS => {
@@ -228,6 +229,7 @@ impl Scheduler {
                 let claim = self.planner.cluster().claim_of(id).and_then(|claim| self.node_names.get(&claim.node).cloned());
                 let reason = self.planner.reason(self.planner.cluster().pod(id)?.demand);
                 let message = self.claimed(id).or_else(|| reason.as_ref().map(ToString::to_string)).unwrap_or_else(|| NEXT.to_owned());
+                let message = message + &entry.avoids.words(self.now_ms);
                 Standing { node: claim, reason, ..of("waits", Some(message)) }
             }
         })
@@ -243,6 +245,7 @@ impl Step {
             Self::Makes => "its partition is being made",
             Self::Chooses | Self::Volumes => "its volumes are being bound",
             Self::Binds | Self::Bound => "it is being bound",
+            Self::Lands | Self::Looks => "the API server did not say whether it was bound; its place is kept until that is sure",
             Self::Doubts => "it is being bound; the API server did not answer, so this is tried again",
         }
     }

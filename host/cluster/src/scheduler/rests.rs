@@ -1,4 +1,4 @@
-//! GPUs that are set aside for a while, because their agent could not do what it was asked.
+//! GPUs that are set aside for a while, because their agent could not do what it was asked, or could not even be asked.
 
 use partita_core::model::{NodeSpec, PodId};
 
@@ -58,6 +58,18 @@ impl Scheduler {
         self.refresh_node(name);
     }
 
+    /// Sets all GPUs of a node aside, and gives back the pods that waited for them.
+    pub(super) fn rest_all(&mut self, name: &str, pods: Vec<PodId>, why: &str) {
+        let known = self.nodes.get(name).and_then(|entry| self.planner.cluster().node(entry.id?));
+        let gpus: Vec<u8> = (0u8..).zip(known.map_or(&[][..], |node| &node.room.gpus)).map(|(index, _)| index).collect();
+        self.rest(name, &gpus, why);
+        for pod in pods {
+            if let Some(pod) = self.pod_names.get(&pod).cloned() {
+                self.blame(&pod, &format!("node {name}: {why}"));
+            }
+        }
+    }
+
     /// A pod got what it was promised: its GPUs begin anew.
     pub(super) fn succeed(&mut self, name: &str, pod: PodId) {
         let Some((_, grant)) = self.planner.cluster().runs_on(pod) else { return };
@@ -66,18 +78,14 @@ impl Scheduler {
         self.plan_rests(name);
     }
 
-    /// Gives back what silent agents were asked for, and ends the rest of GPUs that rested long enough.
+    /// Gives back what silent agents were asked for or could not be asked for, and ends the rest of GPUs that rested long enough.
     pub(super) fn end_rests(&mut self) {
         for (name, pod, trouble) in self.handshakes.overdue(self.now_ms) {
-            if let Some(trouble) = trouble {
-                self.fail_flight(pod, &format!("the layout of node {name} cannot be written: {trouble}"));
-                continue;
-            }
-            let why = "the agent of the node does not answer; is partita-agent running there?";
-            let count =
-                self.nodes.get(&name).and_then(|entry| self.planner.cluster().node(entry.id?)).map_or(0, |node| node.room.gpus.len());
-            self.rest(&name, &(0..count as u8).collect::<Vec<_>>(), why);
-            self.fail_flight(pod, &format!("node {name}: {why}"));
+            let why = match trouble {
+                Some(trouble) => format!("its layout cannot be written: {trouble}"),
+                None => "the agent of the node does not answer; is partita-agent running there?".to_owned(),
+            };
+            self.rest_all(&name, vec![pod], &why);
         }
         while let Some((_, name)) = self.node_alarms.first().filter(|(at_ms, _)| *at_ms <= self.now_ms).cloned() {
             let now_ms = self.now_ms;

@@ -1,16 +1,17 @@
 //! Pods that have a node: what was assumed is confirmed, and what others did is booked.
 
 use partita_core::{
-    model::{Cut, GpuAsk, NodeId, PodId, PodSpec},
-    state::{Event, Grant, Use},
+    model::{Demand, NodeId, PodId, PodSpec},
+    state::{Event, Grant},
 };
 
 use super::{
     Scheduler,
+    avoids::Avoids,
+    grants,
     pods::{PodEntry, Stage},
 };
 use crate::{
-    grant,
     objects::full_name,
     translate::{self, Scene, keys},
 };
@@ -28,7 +29,14 @@ impl Scheduler {
         match &entry.stage {
             Stage::Assumed(_) if self.is_as_assumed(name) => self.confirm(name),
             Stage::Runs => self.refresh_running(name),
-            _ => self.adopt(name),
+            _ => {
+                self.adopt(name);
+                let on = &self.pods[name].object.spec.value.node_name;
+                if self.nodes.get(on).is_some_and(|node| node.is_used_by(name)) {
+                    // What it uses, and whether that is more than what it is booked with, decides about the node's GPUs.
+                    self.recheck.insert(on.clone());
+                }
+            }
         }
         self.note_stop(name);
     }
@@ -55,20 +63,27 @@ impl Scheduler {
         let Some(entry) = self.pods.get_mut(name) else { return };
         self.metrics.bound(now_ms.saturating_sub(entry.since_ms));
         (entry.trouble, entry.returned) = (None, 0);
+        let avoided = !std::mem::take(&mut entry.avoids).is_empty();
         if let (Some(id), Some(flight)) = (entry.id, entry.flight()) {
             self.handshakes.forget(&flight.node, id);
         }
         self.reasons.forget(name);
         self.enter(name, Stage::Runs);
+        if avoided {
+            // It was booked as one that may not run everywhere.
+            return self.adopt(name);
+        }
         self.refresh_running(name);
     }
 
-    /// A pod that runs changed: its labels, what may be done to it, or after a resize its amounts.
+    /// A pod that runs changed: its labels, what may be done to it, or its amounts: after a resize, or because its volumes count by now.
     fn refresh_running(&mut self, name: &str) {
         let Some(entry) = self.pods.get(name) else { return };
         let spec = self.running_spec(entry);
         let (Some(id), Some(known)) = (entry.id, &entry.spec) else { return self.adopt(name) };
-        if (known.demand.cpu_milli, known.demand.memory_mib) != (spec.demand.cpu_milli, spec.demand.memory_mib) {
+        let same =
+            |one: &Demand, other: &Demand| (one.cpu_milli, one.memory_mib, &one.extra) == (other.cpu_milli, other.memory_mib, &other.extra);
+        if !same(&known.demand, &spec.demand) {
             return self.adopt(name);
         }
         let (labels, terms) = (known.labels != spec.labels, known.terms != spec.terms);
@@ -118,6 +133,7 @@ impl Scheduler {
         self.unbook(name);
         let Some(entry) = self.pods.get_mut(name) else { return };
         (entry.trouble, entry.returned, entry.refused_to_stop) = (None, 0, false);
+        entry.avoids = Avoids::default();
         let started = entry.object.status.value.start_time.as_ref().map(|time| time.0);
         // Clocks of machines differ: who starts in the future has not run yet.
         entry.ran_ms =
@@ -147,7 +163,7 @@ impl Scheduler {
                 Some(grant) => Some(grant).filter(|_| changed),
                 None => self.seen_grant(&name, node_name, ask),
             };
-            let lacks = changed && matches!(ask, GpuAsk::Share { .. }) && has.is_none_or(|has| has.0.is_empty());
+            let lacks = changed && grants::can_be_guessed(ask) && has.is_none_or(|has| has.0.is_empty());
             if lacks || uses.is_some_and(|uses| has != Some(&uses)) {
                 self.adopt(&name);
             }
@@ -188,66 +204,11 @@ impl Scheduler {
         } else {
             self.pod_ids.give_back(id.0);
         }
-        let whole = matches!(spec.demand.gpu, GpuAsk::Share { .. });
-        if whole && self.planner.cluster().runs_on(id).is_some_and(|(_, grant)| grant.0.is_empty()) {
+        if grants::can_be_guessed(&spec.demand.gpu) && self.planner.cluster().runs_on(id).is_some_and(|(_, grant)| grant.0.is_empty()) {
             self.short.entry(self.node_names[&node].clone()).or_default().insert(name.to_owned());
         }
         if let Some(entry) = self.pods.get_mut(name) {
             (entry.id, entry.spec) = (told.then_some(id), Some(spec));
         }
-    }
-
-    /// What the binding of a pod that asks for `ask` says that it uses of GPUs; none if it says nothing that can be believed.
-    fn written_grant(&self, name: &str, node: NodeId, ask: &GpuAsk) -> Option<Grant> {
-        let known = self.planner.cluster().node(node)?;
-        let text = self.pods.get(name)?.object.metadata.annotations.as_ref()?.get(keys::GRANT)?;
-        let read = match grant::parse(text, &grant::row_of(&known.spec, self.planner.cluster().models())) {
-            Ok(grant) if answers(&grant, ask) => return Some(grant),
-            Ok(_) => "it is not what the pod asks for".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(pod = name, "the annotation {} is not believed: {read}", keys::GRANT);
-        None
-    }
-
-    /// The whole GPUs that the node's agent saw a pod use.
-    fn seen_grant(&self, name: &str, node: &str, ask: &GpuAsk) -> Option<Grant> {
-        let GpuAsk::Share { count, milli } = *ask else { return None };
-        let gpus = &self.nodes.get(node)?.gpus.as_ref()?.status.value.gpus;
-        let used = gpus.iter().filter(|gpu| gpu.cut == Cut::Shares && gpu.users.iter().any(|user| user == name));
-        let mut parts: Vec<(u8, Use)> = used.map(|gpu| (gpu.index, Use::Share(milli))).collect();
-        parts.sort_unstable();
-        (parts.len() == count as usize).then_some(Grant(parts))
-    }
-
-    /// What a running pod uses of GPUs: what its binding says, else what its node's agent saw; for whole GPUs of which nothing is said, the
-    /// first that are free, since which they are is the kubelet's choice.
-    fn grant_of(&self, name: &str, node: NodeId, spec: &PodSpec) -> Grant {
-        let Some(known) = self.planner.cluster().node(node) else { return Grant::default() };
-        if let Some(grant) =
-            self.written_grant(name, node, &spec.demand.gpu).or_else(|| self.seen_grant(name, &known.spec.name, &spec.demand.gpu))
-        {
-            return grant;
-        }
-        let GpuAsk::Share { count, milli } = spec.demand.gpu else { return Grant::default() };
-        let free = (0u8..).zip(&known.room.gpus).filter(|(_, gpu)| gpu.share_free() >= milli);
-        let parts: Vec<(u8, Use)> = free.map(|(index, _)| (index, Use::Share(milli))).take(count as usize).collect();
-        if parts.len() == count as usize { Grant(parts) } else { Grant::default() }
-    }
-}
-
-/// Whether a grant is of the kind and number that was asked: anybody who may create pods may write the annotation, and must not take more
-/// out of the books than the kubelet will give.
-fn answers(grant: &Grant, ask: &GpuAsk) -> bool {
-    let parts = &grant.0;
-    match ask {
-        GpuAsk::None => parts.is_empty(),
-        GpuAsk::Share { count, milli } => parts.len() == *count as usize && parts.iter().all(|(_, used)| *used == Use::Share(*milli)),
-        GpuAsk::Mig { partitions } => {
-            let asked: u32 = partitions.iter().map(|(_, count)| count).sum();
-            parts.len() == asked as usize && parts.iter().all(|(_, used)| matches!(used, Use::Partition(_)))
-        }
-        GpuAsk::Mps { memory_mib } => parts.len() == 1 && parts.iter().all(|(_, used)| *used == Use::Mps(*memory_mib)),
-        GpuAsk::Floor { .. } => parts.len() == 1,
     }
 }

@@ -20,10 +20,26 @@ use crate::{
 /// Who has to be looked at because storage changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dirty {
-    /// Everybody.
+    /// Everybody who waits.
     pub(super) all: bool,
+    /// Those who run: what they take may count otherwise.
+    pub(super) running: bool,
     /// Those who use one of these claims.
     pub(super) claims: BTreeSet<String>,
+}
+
+/// Why a pod cannot have its volumes.
+struct Failed {
+    /// For a person.
+    why: String,
+    /// Whether that is so on this node, and might not be on another.
+    here: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, here: false }
+    }
 }
 
 /// What is to be done about a claim that is not bound.
@@ -70,6 +86,7 @@ impl Scheduler {
             None => self.storage.remove_drivers(node),
         };
         self.dirty.all |= others;
+        self.dirty.running |= others;
         if self.complete {
             let nodes = if others { self.nodes.keys().cloned().collect() } else { vec![node.to_owned()] };
             for node in nodes {
@@ -80,16 +97,15 @@ impl Scheduler {
 
     /// Looks at those again for whom storage changed.
     pub(super) fn refresh_claimants(&mut self) {
-        let Dirty { all, claims } = std::mem::take(&mut self.dirty);
-        let pods: BTreeSet<String> = if all {
-            self.claimants.values().flatten().cloned().collect()
-        } else {
-            claims.iter().filter_map(|claim| self.claimants.get(claim)).flatten().cloned().collect()
-        };
+        let Dirty { all, running, claims } = std::mem::take(&mut self.dirty);
+        let touched: BTreeSet<String> = claims.iter().filter_map(|claim| self.claimants.get(claim)).flatten().cloned().collect();
+        let everybody = all || running;
+        let pods = if everybody { self.claimants.values().flatten().cloned().collect() } else { touched.clone() };
         for name in pods {
             match self.pods.get(&name).map(|entry| &entry.stage) {
                 Some(Stage::Assumed(flight)) if flight.step == Step::Volumes => self.make_ready(name),
                 Some(Stage::Held(_) | Stage::Waits) => self.refresh_pod(&name),
+                Some(Stage::Runs) if running || touched.contains(&name) => self.refresh_pod(&name),
                 _ => {}
             }
         }
@@ -170,7 +186,8 @@ impl Scheduler {
     fn go_on_with(&mut self, name: &str) {
         let next = match self.volumes_left(name) {
             Ok(next) => next,
-            Err(why) => return self.give_back(name, &why),
+            Err(Failed { why, here: false }) => return self.give_back(name, &why),
+            Err(Failed { why, here: true }) => return self.blame(name, &why),
         };
         if next.is_empty() {
             return self.bind(name);
@@ -216,7 +233,7 @@ impl Scheduler {
     }
 
     /// What is to be done about the claims of a pod on its way that are not bound yet.
-    fn volumes_left(&self, name: &str) -> Result<Vec<Next>, String> {
+    fn volumes_left(&self, name: &str) -> Result<Vec<Next>, Failed> {
         let Some(entry) = self.pods.get(name).filter(|entry| !self.dry_run && !claims_of(&entry.object).is_empty()) else {
             return Ok(Vec::new());
         };
@@ -240,7 +257,7 @@ impl Scheduler {
         left.into_iter().map(|prebind| self.next(name, entry, &flight.node, &flight.chosen, prebind)).collect()
     }
 
-    fn next(&self, name: &str, entry: &PodEntry, node: &str, chosen: &BTreeMap<String, String>, prebind: Prebind) -> Result<Next, String> {
+    fn next(&self, name: &str, entry: &PodEntry, node: &str, chosen: &BTreeMap<String, String>, prebind: Prebind) -> Result<Next, Failed> {
         let namespace = entry.object.metadata.namespace.as_deref().unwrap_or_default();
         let (Prebind::Node { claim } | Prebind::Volume { claim, .. }) = &prebind;
         let known = self.storage.claim(namespace, claim).map(|claim| &claim.metadata);
@@ -248,10 +265,10 @@ impl Scheduler {
         if let Prebind::Node { .. } = &prebind {
             match known.and_then(|meta| meta.annotations.as_ref()?.get(translate::SELECTED_NODE)) {
                 Some(selected) if selected == node => return Ok(Next::Wait),
-                Some(selected) => return Err(format!("the volume of claim {claim} is being made for node {selected}")),
+                Some(selected) => return Err(format!("the volume of claim {claim} is being made for node {selected}").into()),
                 // A provisioner that cannot make the volume there takes its node back.
                 None if chosen.get(claim).is_some_and(|before| *before != version) => {
-                    return Err(format!("the volume of claim {claim} cannot be made for node {node}"));
+                    return Err(Failed { why: format!("the volume of claim {claim} cannot be made for node {node}"), here: true });
                 }
                 None => {}
             }
@@ -262,7 +279,7 @@ impl Scheduler {
         for (other, user) in self.users_of(name, &format!("{namespace}/{claim}")) {
             match user.flight().filter(|flight| flight.chosen.contains_key(claim)) {
                 Some(flight) if flight.node == node => return Ok(Next::Wait),
-                Some(flight) => return Err(format!("claim {claim} is being bound for {other}, which goes to node {}", flight.node)),
+                Some(flight) => return Err(format!("claim {claim} is being bound for {other}, which goes to node {}", flight.node).into()),
                 None => {}
             }
         }

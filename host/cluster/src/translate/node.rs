@@ -28,9 +28,9 @@ pub struct NodeView {
 /// A node, with the GPUs that its agent reports; where no agent does, with whole GPUs as its labels and capacity tell. Where partita is to cut
 /// them, these cannot be used before the agent has reported.
 ///
-/// `known` tells whether a user of a GPU, as the agent names it, is a pod that the scheduler knows of.
+/// `known` tells whether a user of the GPU with an index, as the agent names it, is a pod that the scheduler has booked there.
 #[must_use]
-pub fn node(node: &Node, agent: Option<&GpuNode>, storage: &Storage, known: &dyn Fn(&str) -> bool) -> NodeView {
+pub fn node(node: &Node, agent: Option<&GpuNode>, storage: &Storage, known: &dyn Fn(u8, &str) -> bool) -> NodeView {
     let name = node.metadata.name.clone().unwrap_or_default();
     let labels = node.metadata.labels.clone().unwrap_or_default();
     let mut odd: Vec<Unsupported> =
@@ -121,7 +121,7 @@ fn partitioning(labels: &BTreeMap<String, String>) -> Result<Partitioning, Unsup
 
 type Gpus = Vec<(GpuSpec, GpuModel)>;
 
-fn reported(name: &str, agent: &GpuNode, known: &dyn Fn(&str) -> bool) -> Result<Gpus, Unsupported> {
+fn reported(name: &str, agent: &GpuNode, known: &dyn Fn(u8, &str) -> bool) -> Result<Gpus, Unsupported> {
     if let Some(error) = &agent.status.error {
         return Err(Unsupported::new(format!("the status of GpuNode {name} cannot be read: {error}"), "update the node's agent"));
     }
@@ -187,7 +187,7 @@ mod tests {
         .unwrap();
         let agent: Option<GpuNode> =
             agent.map(|status| serde_json::from_value(json!({"metadata": {"name": "n"}, "status": status})).unwrap());
-        node(&value, agent.as_ref(), &Storage::default(), &|user| user == "ns/known")
+        node(&value, agent.as_ref(), &Storage::default(), &|_, user| user == "ns/known")
     }
 
     fn words(view: &NodeView) -> String {

@@ -9,13 +9,13 @@ use super::{
     server::What,
     world::{World, binds, done, explains},
 };
-use crate::scheduler::effect::{Done, Effect, Outcome, PodName};
+use crate::scheduler::effect::{Effect, Outcome, PodName};
 
 fn world() -> World {
     World::new(&[("a", &["A30"]), ("b", &["A30"])])
 }
 
-fn is_bind(effect: &Effect) -> bool {
+pub(super) fn is_bind(effect: &Effect) -> bool {
     matches!(effect, Effect::Bind { .. })
 }
 
@@ -23,12 +23,12 @@ fn is_layout(effect: &Effect) -> bool {
     matches!(effect, Effect::Layout { .. })
 }
 
-fn nothing(_: &Effect) -> bool {
+pub(super) fn nothing(_: &Effect) -> bool {
     false
 }
 
 /// A world with a pod `p` that wants a partition and is somewhere on its way.
-fn on_the_way(step: usize) -> World {
+pub(super) fn on_the_way(step: usize) -> World {
     let mut world = world();
     world.create([mig("p", "2g.12gb")]);
     match step {
@@ -51,7 +51,7 @@ fn on_the_way(step: usize) -> World {
 }
 
 /// Nothing goes wrong any more.
-fn calm(world: &mut World) {
+pub(super) fn calm(world: &mut World) {
     world.holds = nothing;
     world.agents.values_mut().for_each(|agent| agent.mood = Mood::Works);
     world.pass(200);
@@ -88,9 +88,14 @@ fn a_partition_that_is_there_is_not_waited_for() {
     world.agent("a").cut(0, &[("1g.6gb", 0), ("2g.12gb", 2)]);
     world.live();
     world.start();
+    world.create([mig("o", "2g.12gb")]);
+    world.settle();
+    assert_eq!((world.place("o").as_str(), world.wished(is_layout)), ("a 0:2g.12gb@2", 1), "its agent must know who leads");
+    world.server.delete_pod("ns/o");
+    world.reap();
     world.create([mig("p", "2g.12gb")]);
     world.settle();
-    assert_eq!((world.place("p").as_str(), world.wished(is_layout)), ("a 0:2g.12gb@2", 0));
+    assert_eq!((world.place("p").as_str(), world.wished(is_layout)), ("a 0:2g.12gb@2", 1));
 }
 
 #[test]
@@ -129,7 +134,7 @@ fn a_pod_that_is_created_anew_under_its_name_is_another() {
 #[test]
 fn a_pod_that_somebody_else_binds_is_booked_where_it_runs() {
     for step in 0..3 {
-        for (node, grant) in [("b", None), ("b", Some("0:4g.24gb@0")), ("a", None), ("a", Some("0:1g.6gb@3"))] {
+        for (node, grant) in [("b", None), ("b", Some("0:2g.12gb@0")), ("a", None), ("a", Some("0:2g.12gb@2"))] {
             let mut world = on_the_way(step);
             let name = name_of(&world, "p");
             assert_eq!(world.server.bind(&name, node, grant), Outcome::Done);
@@ -138,7 +143,8 @@ fn a_pod_that_somebody_else_binds_is_booked_where_it_runs() {
             let id = world.brain.pods["ns/p"].id.unwrap();
             let (on, given) = world.brain.planner().cluster().runs_on(id).unwrap();
             assert_eq!(world.brain.node_names[&on], node, "step {step}, {grant:?}");
-            assert_eq!(given.0.len(), usize::from(grant.is_some()), "step {step} on {node}");
+            // What was made for it on the way is what it got, as far as one can guess.
+            assert_eq!(given.0.len(), usize::from(grant.is_some() || node == "a"), "step {step} on {node}");
             assert!(world.brain.handshakes.waiting().next().is_none(), "step {step}");
         }
     }
@@ -187,11 +193,12 @@ fn a_binding_that_fails_is_tried_again_ever_later() {
         }
     }
     let pauses: Vec<u64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(pauses[..6], [1, 2, 4, 8, 16, 32], "{pauses:?}");
-    assert!(pauses[6..].iter().all(|&pause| pause == 60), "{pauses:?}");
+    // Once on each node, and then each of them ever later.
+    let rounds: Vec<u64> = pauses.chunks_exact(2).map(|pair| pair[0] + pair[1]).collect();
+    assert!(rounds.len() >= 4 && rounds[0] < 10 && rounds.windows(2).all(|pair| 2 * pair[1] >= 3 * pair[0]), "{pauses:?}");
     // Once it is bound it begins anew.
     world.holds = nothing;
-    world.pass(61);
+    world.pass(601);
     assert_eq!(world.stage("p"), "runs");
     assert_eq!(world.brain.pods["ns/p"].returned, 0);
 }
@@ -208,57 +215,6 @@ fn a_pod_that_is_gone_or_taken_is_left_alone() {
         assert_eq!(world.stage("p"), "unknown");
         calm(&mut world);
     }
-}
-
-#[test]
-fn what_a_lost_answer_may_have_done_is_not_given_to_others() {
-    let mut world = World::new(&[("a", &["A30"])]);
-    world.holds = is_bind;
-    world.create([whole("p", 1)]);
-    world.settle();
-    let wish = world.take_wish(is_bind);
-    // It was bound, but neither the answer nor the watch tells.
-    let lost = world.execute(&wish);
-    assert!(matches!(lost, Done::Bind { outcome: Outcome::Done, .. }));
-    world.tell(done(&wish, Outcome::Unknown("no answer".into())));
-    world.create([whole("q", 1)]);
-    let mut hidden = world.server.untold.remove(&What::Pods).unwrap();
-    world.server.untold.insert(What::Pods, hidden.split_off(hidden.len() - 1));
-    for _ in 0..10 {
-        world.pass(1);
-        assert_eq!(world.wished(binds("q")), 0, "at {}", world.now_ms);
-    }
-    for seen in hidden {
-        world.brain.see(world.now_ms, seen);
-    }
-    world.holds = nothing;
-    world.pass(100);
-    assert_eq!((world.stage("p"), world.stage("q")), ("runs", "waits"));
-}
-
-#[test]
-fn a_lost_binding_is_wished_again_until_somebody_answers() {
-    let mut world = on_the_way(2);
-    for pause in [4, 8, 16] {
-        let wish = world.take_wish(is_bind);
-        world.tell(done(&wish, Outcome::Unknown("no answer".into())));
-        world.pass(pause - 1);
-        assert_eq!((world.stage("p"), world.wishes.len()), ("on its way", 0), "{pause}");
-        world.pass(1);
-    }
-    assert_eq!((world.stage("p"), world.wishes.len()), ("returns", 0), "it is given up in the end");
-    calm(&mut world);
-    assert_eq!(world.stage("p"), "runs");
-}
-
-#[test]
-fn a_binding_that_is_never_answered_does_not_last_for_ever() {
-    let mut world = on_the_way(2);
-    world.wishes.clear();
-    world.holds = nothing;
-    world.pass(600);
-    assert_eq!(world.stage("p"), "runs");
-    check::rest(&world);
 }
 
 #[test]

@@ -3,14 +3,19 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 
 mod agent;
+mod aside;
 mod check;
+mod doubt;
 mod evictions;
+mod lead;
 mod life;
 mod make;
 mod nodes;
+mod numbers;
 mod random;
 mod reasons;
 mod server;
+mod users;
 mod volumes;
 mod world;
 

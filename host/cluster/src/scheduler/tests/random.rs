@@ -23,8 +23,8 @@ use crate::{
     watch::Seen,
 };
 
-/// How long after an answer that tells nothing a call may still be carried out, milliseconds.
-const LATE_MS: u64 = 4_000;
+/// How long after an answer that tells nothing a call may still be carried out, milliseconds: as long as kube-apiserver works on one.
+const LATE_MS: u64 = 60_000;
 /// How long a watch may be behind, milliseconds.
 const BEHIND_MS: u64 = 8_000;
 /// How often nothing may happen in the end before it has to be at rest.
@@ -70,6 +70,8 @@ enum Step {
     /// Everything goes its way for a moment, but for these calls.
     Flow(Vec<Fate>),
     Restart,
+    /// Another scheduler begins to watch, or takes over if one does.
+    Standby,
     Calm,
 }
 
@@ -110,6 +112,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (0usize..3).prop_map(Step::Stranger),
         12 => prop::collection::vec(fate(), 1..5).prop_map(Step::Flow),
         1 => Just(Step::Restart),
+        1 => Just(Step::Standby),
         1 => Just(Step::Calm),
     ]
 }
@@ -241,10 +244,13 @@ impl Chaos {
                 self.world.server.put_pod(pod);
             }
             Step::Restart => {
-                // What the former leader began ends before the next one begins, or never does.
-                self.late.drain(..).for_each(drop);
-                self.answers.clear();
-                world.start();
+                self.die();
+                self.world.start();
+            }
+            Step::Standby if world.standby.is_none() => world.stand_by(),
+            Step::Standby => {
+                self.die();
+                self.world.take_over();
             }
             Step::Flow(fates) => {
                 world.deliver_all();
@@ -261,6 +267,14 @@ impl Chaos {
         check::places(&self.world.server, &self.world.agents);
         check::amounts(&self.world.server);
         check::books(&self.world);
+    }
+
+    /// The scheduler dies. What it began ends before the next one begins, or never does; but for layouts, which may land at any time.
+    fn die(&mut self) {
+        let (wishes, now_ms) = (std::mem::take(&mut self.world.wishes), self.world.now_ms);
+        self.late.extend(wishes.into_iter().map(|wish| (wish, now_ms)));
+        self.late.retain(|(wish, _)| matches!(wish, Effect::Layout { .. }));
+        self.answers.clear();
     }
 
     fn toggle_node(&mut self, name: &str) {
@@ -358,7 +372,8 @@ impl Chaos {
             let moving = brain.pods.values().any(|entry| matches!(entry.stage, Stage::Assumed(_) | Stage::Returns));
             let refused = brain.pods.values().any(|entry| entry.refused_to_stop);
             let resting = brain.nodes.values().any(|node| node.rests.values().any(super::super::rests::Rest::is_on));
-            if !moving && !refused && !resting && brain.stays.is_empty() {
+            let avoiding = brain.pods.values().any(|entry| entry.avoids.next_ms(self.world.now_ms).is_some());
+            if !moving && !refused && !resting && !avoiding && brain.stays.is_empty() {
                 break;
             }
             let next = brain.alarms.first().into_iter().chain(brain.node_alarms.first()).map(|(at_ms, _)| *at_ms).min();

@@ -11,6 +11,7 @@ use super::{
     make::{full, volume},
 };
 use crate::{
+    crd::NUMBER_MAX,
     objects::{Budget, Claim, GpuNode, Node, PersistentVolume, Pod, StorageClass, full_name},
     translate::keys,
     watch::Seen,
@@ -165,6 +166,7 @@ impl Server {
     pub(super) fn execute(&mut self, effect: &Effect) -> Outcome {
         match effect {
             Effect::Bind { pod, node, grant } => self.bind(pod, node, grant.as_deref()),
+            Effect::Look { pod, .. } => self.look(pod).map_or_else(|outcome| outcome, |_| Outcome::Done),
             Effect::Evict { pod, .. } => self.evict(pod),
             Effect::Layout { node, uid, spec } => {
                 let Some(known) = self.gpu_nodes.get(node) else { return Outcome::Gone };
@@ -174,6 +176,9 @@ impl Server {
                 let known = &known.spec.value;
                 if spec.term < known.term || spec.generation < known.generation {
                     return Outcome::Refused("term or generation must not decrease".into());
+                }
+                if spec.term.max(spec.generation) > NUMBER_MAX {
+                    return Outcome::Refused("term or generation is too high".into());
                 }
                 self.edit_gpu_node(node, |object| object.spec.value = spec.clone());
                 Outcome::Done
@@ -218,6 +223,12 @@ impl Server {
                 pod.metadata.annotations.get_or_insert_default().insert(keys::GRANT.into(), grant.into());
             }
         })
+    }
+
+    /// The node that a pod has.
+    pub(super) fn look(&self, pod: &PodName) -> Result<Option<String>, Outcome> {
+        let on = self.node_of(&full(pod));
+        if self.is_there(pod) { Ok(Some(on.to_owned()).filter(|on| !on.is_empty())) } else { Err(Outcome::Gone) }
     }
 
     fn evict(&mut self, pod: &PodName) -> Outcome {

@@ -1,12 +1,17 @@
 //! Pods with claims on volumes.
 
+use serde_json::json;
+
 use super::{
     check,
     make::{claim, claiming, class, cores, urgent, volume},
     server::What,
     world::{World, binds, done},
 };
-use crate::scheduler::effect::{Effect, Outcome, VolumeChoice};
+use crate::{
+    scheduler::effect::{Effect, Outcome, VolumeChoice},
+    watch::Seen,
+};
 
 const SELECTED_NODE: &str = crate::translate::SELECTED_NODE;
 
@@ -176,7 +181,8 @@ fn a_choice_that_fails_is_made_anew() {
             }
             world.tell(done(&wish, outcome.clone()));
             world.holds = |_| false;
-            world.pass(3);
+            // Who refused it on one node is not asked about that node at once.
+            world.pass(if matches!(outcome, Outcome::Refused(_)) { 8 } else { 3 });
             assert_eq!(world.stage("p"), "runs", "{outcome:?} {carried_out}");
             check::rest(&world);
         }
@@ -262,4 +268,35 @@ fn storage_that_changes_is_looked_at_for_those_who_use_it() {
     world.relist(What::Claims);
     world.settle();
     check::books(&world);
+}
+
+#[test]
+fn volumes_of_pods_that_run_count_from_when_their_driver_has_a_limit() {
+    let mut world = world();
+    world.server.remove_node("b");
+    for name in ["c0", "c1", "c2"] {
+        world.server.put_claim(claim(name, "made", "ReadWriteOnce"));
+    }
+    world.create([claiming(cores("p0", 1), "c0"), claiming(cores("p1", 1), "c1")]);
+    world.pass(3);
+    assert_eq!((world.stage("p0"), world.stage("p1")), ("runs", "runs"));
+    for name in ["c0", "c1"] {
+        let csi = json!({"driver": "example.com/maker"});
+        world.server.edit_volume(&format!("made-for-{name}"), |volume| volume.spec.value.csi = serde_json::from_value(csi).unwrap());
+    }
+    world.pass(1);
+    // The driver registers late, with room for two volumes on the node.
+    let drivers = |count: u32| {
+        let text =
+            json!({"metadata": {"name": "a"}, "spec": {"drivers": [{"name": "example.com/maker", "allocatable": {"count": count}}]}});
+        Seen::Drivers("a".into(), Some(Box::new(serde_json::from_value(text).unwrap())))
+    };
+    world.brain.see(world.now_ms, drivers(2));
+    world.create([claiming(cores("p2", 1), "c2")]);
+    world.pass(3);
+    assert_eq!(world.stage("p2"), "waits");
+    world.brain.see(world.now_ms, drivers(3));
+    world.pass(3);
+    assert_eq!(world.stage("p2"), "runs");
+    check::rest(&world);
 }

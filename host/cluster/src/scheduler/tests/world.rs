@@ -26,6 +26,8 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) agents: BTreeMap<String, Agent>,
     pub(super) brain: Scheduler,
+    /// Another brain that sees the same and does not lead.
+    pub(super) standby: Option<Scheduler>,
     pub(super) now_ms: u64,
     pub(super) term: i64,
     pub(super) config: Config,
@@ -59,6 +61,7 @@ impl World {
             server: Server::default(),
             agents: BTreeMap::new(),
             brain: brain(config, false),
+            standby: None,
             now_ms: 0,
             term: 0,
             config,
@@ -82,6 +85,10 @@ impl World {
 
     /// The scheduler is started, or started anew: in the next term it learns of everything and leads.
     pub(super) fn start(&mut self) {
+        // Who stands by has watches of its own.
+        if self.standby.is_some() {
+            self.deliver_all();
+        }
         self.brain = brain(self.config, false);
         self.wishes.clear();
         self.told.clear();
@@ -90,6 +97,27 @@ impl World {
             self.relist(what);
         }
         self.brain.see(self.now_ms, Seen::Complete);
+        self.term += 1;
+        self.brain.lead(self.term);
+    }
+
+    /// Another scheduler begins to watch, without leading.
+    pub(super) fn stand_by(&mut self) {
+        let mut other = brain(self.config, false);
+        for what in What::ALL {
+            for (_, seen) in self.server.list(what) {
+                other.see(self.now_ms, seen);
+            }
+        }
+        other.see(self.now_ms, Seen::Complete);
+        self.standby = Some(other);
+    }
+
+    /// The scheduler dies, and the one that stood by leads once it has seen everything that there is.
+    pub(super) fn take_over(&mut self) {
+        self.wishes.clear();
+        self.deliver_all();
+        self.brain = self.standby.take().unwrap();
         self.term += 1;
         self.brain.lead(self.term);
     }
@@ -117,6 +145,11 @@ impl World {
             told.remove(name);
         } else {
             told.insert(name.clone());
+        }
+        if let Some(other) = &mut self.standby {
+            other.see(self.now_ms, seen.clone());
+            // It is asked what to do, and has nothing to say.
+            assert_eq!(other.turn(self.now_ms, &mut [&mut Zeros]), []);
         }
         self.brain.see(self.now_ms, seen);
     }
@@ -166,6 +199,9 @@ impl World {
             && self.server.pods.contains_key(&make::full(pod))
         {
             check::ready(&self.server, &self.agents, pod, node, grant.as_deref());
+        }
+        if let Effect::Look { pod, node } = effect {
+            return Done::Look { pod: pod.clone(), node: node.clone(), found: self.server.look(pod) };
         }
         let outcome = self.server.execute(effect);
         check::places(&self.server, &self.agents);
@@ -277,6 +313,7 @@ pub(super) fn done(effect: &Effect, outcome: Outcome) -> Done {
         Effect::Layout { node, spec, .. } => Done::Layout { node, generation: spec.generation, outcome },
         Effect::Volumes { pod, node, .. } => Done::Volumes { pod, node, outcome },
         Effect::Bind { pod, node, .. } => Done::Bind { pod, node, outcome },
+        Effect::Look { pod, node } => Done::Look { pod, node, found: Err(outcome) },
         Effect::Evict { pod, .. } => Done::Evict { pod, outcome },
         Effect::Nominate { pod, .. } | Effect::Explain { pod, .. } => Done::Told { pod, outcome },
     }
