@@ -27,6 +27,7 @@ use crate::{
     events::{Note, Notes},
     fault,
     lease::Fence,
+    limit::limited,
     scheduler::{
         Metrics,
         effect::{Done, Effect, Outcome, PodName, VolumeChoice},
@@ -40,8 +41,6 @@ const CALLS_MAX: usize = 256;
 const WORDS_MAX: usize = 16;
 /// Words that wait to be said at most; beyond it they are left unsaid, since the next ones say more.
 const UNSAID_MAX: usize = 4_096;
-/// How long a call may take: a third of the usual lease, so that one that was begun before the fence closed ends before another can lead.
-const CALL: Duration = Duration::from_secs(5);
 /// How often a call without an answer is tried.
 const TRIES: u32 = 4;
 /// Our name as a writer of fields.
@@ -70,10 +69,10 @@ impl fmt::Debug for Hands {
 impl Hands {
     /// Hands that write with `client` while `fence` is open, in the name of `identity`.
     #[must_use]
-    pub fn new(client: Client, fence: Fence, identity: &str, metrics: Metrics) -> Self {
+    pub fn new(client: &Client, fence: Fence, identity: &str, metrics: Metrics) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Self {
-            client,
+            client: limited(client, fence.call()),
             fence,
             calls: semaphore(CALLS_MAX),
             words: semaphore(WORDS_MAX),
@@ -148,13 +147,15 @@ impl Hands {
     async fn call<'a, T>(&self, call: impl Fn() -> BoxFuture<'a, Result<T, kube::Error>> + Send + Sync) -> Result<T, Outcome> {
         let mut outcome = Outcome::Fenced;
         for attempt in 0..TRIES {
-            if self.fence.check().is_none() {
-                return Err(Outcome::Fenced);
+            let Some(pass) = self.fence.pass() else { return Err(Outcome::Fenced) };
+            let answer = tokio::time::timeout(self.fence.call(), call()).await;
+            if matches!(answer, Ok(Ok(_) | Err(kube::Error::Api(_)))) {
+                pass.answered();
             }
-            match tokio::time::timeout(CALL, call()).await {
+            match answer {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => outcome = classify(&error),
-                Err(_) => outcome = Outcome::Unknown(format!("the API server gave no answer within {} s", CALL.as_secs())),
+                Err(_) => outcome = Outcome::Unknown(format!("the API server gave no answer within {} ms", self.fence.call().as_millis())),
             }
             if !matches!(outcome, Outcome::Unknown(_)) {
                 break;
@@ -284,7 +285,7 @@ impl Hands {
         }
         let event = note.event(&self.identity, now);
         let events: Api<Event> = Api::namespaced(self.client.clone(), event.metadata.namespace.as_deref().unwrap_or("default"));
-        if let Ok(Err(error)) = tokio::time::timeout(CALL, events.create(&PostParams::default(), &event)).await {
+        if let Ok(Err(error)) = tokio::time::timeout(self.fence.call(), events.create(&PostParams::default(), &event)).await {
             tracing::debug!("an event was not left: {error}");
         }
     }

@@ -16,9 +16,11 @@
 pub mod crd;
 mod events;
 mod fault;
+mod fence;
 pub mod grant;
 pub mod hands;
 pub mod lease;
+mod limit;
 pub mod models;
 pub mod objects;
 pub mod quantity;

@@ -140,7 +140,7 @@ pub async fn run(
     let (health, _watches) = watches::start(&client, &sender);
     *shared.health.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
     let (fence, mut term) = run_for_lease(&client, options, &stop);
-    let hands = Hands::new(client, fence, &options.identity, shared.metrics.clone());
+    let hands = Hands::new(&client, fence, &options.identity, shared.metrics.clone());
     let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
     let mut leads = false;
     let end = loop {
@@ -185,9 +185,9 @@ pub async fn run(
         }
         shared.beat_ms.store(now_ms, Ordering::Relaxed);
     };
-    if end == End::Stopped && options.lease.is_some() {
-        // The lease is given up by its own task; wait for that, so that the next leader need not.
-        let _ = tokio::time::timeout(BEAT * 5, term.wait_for(Option::is_none)).await;
+    if let (End::Stopped, Some(lease)) = (end, &options.lease) {
+        // The lease is given up by its own task, once all calls are over; wait for that, so that the next leader need not.
+        let _ = tokio::time::timeout(lease.duration, term.wait_for(Option::is_none)).await;
     }
     end
 }
@@ -200,7 +200,7 @@ fn run_for_lease(client: &Client, options: &Options, stop: &watch::Receiver<bool
         std::mem::forget(sender);
         return (Fence::open(), term);
     };
-    let fence = Fence::closed();
+    let fence = Fence::closed(config.duration);
     let (sender, term) = watch::channel(None);
     tokio::spawn(lease::run(client.clone(), config, fence.clone(), sender, stop.clone()));
     (fence, term)
