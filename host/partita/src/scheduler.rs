@@ -54,10 +54,10 @@ async fn schedule(arguments: &Scheduler) -> Result<End> {
     let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown { shared: shared.clone(), metrics, registry }), stopped.clone()));
     tokio::spawn(stop_on_signal(stop.clone()));
 
-    let identity = identity(arguments);
+    let identity = lease::identity(&name(arguments)).context("no name can be made for this process that no other has")?;
     let lease = (!arguments.no_lease && !arguments.dry_run).then(|| lease::Config {
         namespace: arguments.lease_namespace.clone(),
-        name: arguments.lease_name.clone(),
+        name: arguments.lease_name.clone().unwrap_or_else(|| format!("{}-scheduler", arguments.name)),
         identity: identity.clone(),
         duration: Duration::from_secs(arguments.lease_seconds),
     });
@@ -97,10 +97,10 @@ fn policies(arguments: &Scheduler) -> Result<Vec<Box<dyn Partitioner + Send>>> {
     Ok(simulate::chain(&simulate::host()?, &spec, arguments.native)?.into_links())
 }
 
-/// Who this process is: the pod's name in a cluster, else machine and process.
-fn identity(arguments: &Scheduler) -> String {
-    let machine = || env::var("HOSTNAME").unwrap_or_else(|_| "partita".into());
-    arguments.identity.clone().unwrap_or_else(|| format!("{}-{}", machine(), std::process::id()))
+/// What people know this process by: the pod's name in a cluster, else the machine's.
+fn name(arguments: &Scheduler) -> String {
+    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    arguments.identity.clone().or_else(|| env::var("HOSTNAME").ok()).unwrap_or_else(machine)
 }
 
 async fn stop_on_signal(stop: watch::Sender<bool>) {
