@@ -20,7 +20,7 @@ use crate::{
         Metrics, Scheduler,
         effect::{Done, Effect, Outcome},
     },
-    watch::{self as watches, Health, INBOX_MAX, Seen},
+    watch::{Fresh, Health, INBOX_MAX, Seen, Watches},
 };
 
 /// What is taken in before the next round at most: a round decides on all that is known, so more would only delay it.
@@ -35,8 +35,16 @@ const STUCK: Duration = Duration::from_mins(1);
 pub enum Message {
     /// From a watch.
     Seen(Seen),
+    /// All that was there when this process began to lead was told.
+    Fresh,
     /// From the hands.
     Done(Done),
+}
+
+impl From<Fresh> for Message {
+    fn from(_: Fresh) -> Self {
+        Self::Fresh
+    }
 }
 
 impl From<Seen> for Message {
@@ -122,6 +130,8 @@ pub enum End {
     Stopped,
     /// Another process may lead now. This one must end: what it assumed is worth nothing any more.
     LostLease,
+    /// A watch ended, which is a bug: what happens in the cluster is not seen any more.
+    Blind,
 }
 
 /// Schedules until told to stop, or until the lease is lost. `report` learns of every effect of a dry run.
@@ -137,45 +147,36 @@ pub async fn run(
 ) -> End {
     let (sender, mut inbox) = mpsc::channel::<Message>(INBOX_MAX);
     // They end with this function.
-    let (health, _watches) = watches::start(&client, &sender);
-    *shared.health.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
+    let mut watches = Watches::start(&client, &sender);
+    *shared.health.lock().unwrap_or_else(PoisonError::into_inner) = Some(watches.health());
     let (fence, mut term) = run_for_lease(&client, options, &stop);
     let hands = Hands::new(&client, fence, &options.identity, shared.metrics.clone());
     let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
-    let mut leads = false;
     let end = loop {
+        let leads = term.borrow().is_some();
+        if leads {
+            // Whoever led before is done by now, and what it did is in what is listed from now on.
+            watches.anew();
+        }
         let wakes = shared.brain().wakes_in_ms().map_or(BEAT, |ms| Duration::from_millis(ms).min(BEAT));
         tokio::select! {
             _ = inbox.recv_many(&mut batch, EVENTS_PER_ROUND) => {}
             () = tokio::time::sleep(wakes) => {}
-            _ = term.changed() => {}
+            changed = term.changed() => if changed.is_err() {
+                break gone(&stop);
+            },
+            why = watches.ended() => {
+                tracing::error!("{why}: the cluster is not seen any more");
+                break End::Blind;
+            }
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break End::Stopped,
         }
-        let now_ms = shared.now_ms();
         let held = *term.borrow_and_update();
-        let effects = {
-            let mut brain = shared.brain();
-            match held {
-                Some(term) if !leads => {
-                    leads = true;
-                    brain.lead(term);
-                }
-                None if leads => break End::LostLease,
-                _ => {}
-            }
-            for message in batch.drain(..) {
-                match message {
-                    Message::Seen(seen) => brain.see(now_ms, seen),
-                    Message::Done(done) => brain.done(now_ms, done),
-                }
-            }
-            let mut chain: Vec<&mut dyn Partitioner> = policies.iter_mut().map(|policy| &mut **policy as &mut dyn Partitioner).collect();
-            let started = Instant::now();
-            let effects = brain.turn(now_ms, &mut chain);
-            shared.metrics.round_took(started.elapsed().as_secs_f64());
-            effects
-        };
-        for effect in effects {
+        if leads && held.is_none() {
+            break gone(&stop);
+        }
+        let now_ms = shared.now_ms();
+        for effect in turn(shared, now_ms, held, &mut batch, &mut policies) {
             if options.dry_run {
                 report(&effect);
                 shared.brain().done(now_ms, imagined(effect));
@@ -190,6 +191,36 @@ pub async fn run(
         let _ = tokio::time::timeout(lease.duration, term.wait_for(Option::is_none)).await;
     }
     end
+}
+
+/// Why the lease is not ours any more.
+fn gone(stop: &watch::Receiver<bool>) -> End {
+    if *stop.borrow() { End::Stopped } else { End::LostLease }
+}
+
+/// Tells the brain what happened, and returns what it wants. It acts from when it was told of all that was there when the lease was taken.
+fn turn(
+    shared: &Shared,
+    now_ms: u64,
+    held: Option<i64>,
+    batch: &mut Vec<Message>,
+    policies: &mut [Box<dyn Partitioner + Send>],
+) -> Vec<Effect> {
+    let mut brain = shared.brain();
+    for message in batch.drain(..) {
+        match (message, held) {
+            (Message::Seen(seen), _) => brain.see(now_ms, seen),
+            (Message::Done(done), _) => brain.done(now_ms, done),
+            (Message::Fresh, Some(term)) => brain.lead(term),
+            // The lease was lost meanwhile.
+            (Message::Fresh, None) => {}
+        }
+    }
+    let mut chain: Vec<&mut dyn Partitioner> = policies.iter_mut().map(|policy| &mut **policy as &mut dyn Partitioner).collect();
+    let started = Instant::now();
+    let effects = brain.turn(now_ms, &mut chain);
+    shared.metrics.round_took(started.elapsed().as_secs_f64());
+    effects
 }
 
 /// Begins to run for the lease; without one, leads from the start.

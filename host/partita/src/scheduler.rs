@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &Scheduler) -> Result<ExitCode> {
     match end {
         End::Stopped => Ok(ExitCode::SUCCESS),
         End::LostLease => bail!("the lease was lost: another process may lead now; start this one again to run for it anew"),
+        End::Blind => bail!("a watch of the cluster ended; start this process again, and report the bug with its log"),
     }
 }
 
