@@ -21,6 +21,7 @@ pub mod grant;
 pub mod hands;
 pub mod lease;
 mod limit;
+mod line;
 pub mod models;
 pub mod objects;
 pub mod quantity;

@@ -17,7 +17,7 @@ use crate::{
     hands::Hands,
     lease::{self, Fence},
     scheduler::{
-        Metrics, Scheduler,
+        Counted, Metrics, Scheduler,
         effect::{Done, Effect, Outcome},
     },
     watch::{Fresh, Health, INBOX_MAX, Seen, Watches},
@@ -27,6 +27,8 @@ use crate::{
 const EVENTS_PER_ROUND: usize = 1_024;
 /// The loop turns at least this often, so that a stuck one can be told from an idle one.
 const BEAT: Duration = Duration::from_secs(1);
+/// How often nodes, GPUs and partitions are counted for the metrics, milliseconds: a look at every GPU.
+const LOOK_EVERY_MS: u64 = 10_000;
 /// A loop that has not turned for so long is stuck: a round takes milliseconds, and a policy that hangs is stopped after a second.
 const STUCK: Duration = Duration::from_mins(1);
 
@@ -65,6 +67,8 @@ pub struct Shared {
     started: Instant,
     /// When the loop turned last, milliseconds after the start.
     beat_ms: AtomicU64,
+    /// When the metrics of the cluster are measured anew, milliseconds after the start.
+    look_at_ms: AtomicU64,
     health: Mutex<Option<Arc<Health>>>,
     metrics: Metrics,
 }
@@ -80,7 +84,14 @@ impl Shared {
     #[must_use]
     pub fn new(mut brain: Scheduler, metrics: Metrics) -> Self {
         brain.set_clock(jiff::Timestamp::now().as_millisecond());
-        Self { brain: Mutex::new(brain), started: Instant::now(), beat_ms: AtomicU64::new(0), health: Mutex::default(), metrics }
+        Self {
+            brain: Mutex::new(brain),
+            started: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+            look_at_ms: AtomicU64::new(0),
+            health: Mutex::default(),
+            metrics,
+        }
     }
 
     /// The brain, for a look.
@@ -179,13 +190,14 @@ pub async fn run(
         for effect in turn(shared, now_ms, held, &mut batch, &mut policies) {
             if options.dry_run {
                 report(&effect);
-                shared.brain().done(now_ms, imagined(effect));
+                shared.brain().done(now_ms, effect.ends(Outcome::Done));
             } else {
-                hands.start(effect, sender.clone());
+                hands.start(effect, &sender);
             }
         }
         shared.beat_ms.store(now_ms, Ordering::Relaxed);
     };
+    shared.metrics.leads(false);
     if let (End::Stopped, Some(lease)) = (end, &options.lease) {
         // The lease is given up by its own task, once all calls are over; wait for that, so that the next leader need not.
         let _ = tokio::time::timeout(lease.duration, term.wait_for(Option::is_none)).await;
@@ -211,15 +223,24 @@ fn turn(
         match (message, held) {
             (Message::Seen(seen), _) => brain.see(now_ms, seen),
             (Message::Done(done), _) => brain.done(now_ms, done),
-            (Message::Fresh, Some(term)) => brain.lead(term),
+            (Message::Fresh, Some(term)) => {
+                brain.lead(term);
+                shared.metrics.leads(true);
+            }
             // The lease was lost meanwhile.
             (Message::Fresh, None) => {}
         }
     }
-    let mut chain: Vec<&mut dyn Partitioner> = policies.iter_mut().map(|policy| &mut **policy as &mut dyn Partitioner).collect();
+    let mut counted: Vec<Counted<'_>> =
+        policies.iter_mut().map(|policy| Counted { policy: &mut **policy, metrics: &shared.metrics }).collect();
+    let mut chain: Vec<&mut dyn Partitioner> = counted.iter_mut().map(|policy| policy as &mut dyn Partitioner).collect();
     let started = Instant::now();
     let effects = brain.turn(now_ms, &mut chain);
     shared.metrics.round_took(started.elapsed().as_secs_f64());
+    if now_ms >= shared.look_at_ms.load(Ordering::Relaxed) {
+        shared.look_at_ms.store(now_ms + LOOK_EVERY_MS, Ordering::Relaxed);
+        shared.metrics.look(brain.planner());
+    }
     effects
 }
 
@@ -235,16 +256,4 @@ fn run_for_lease(client: &Client, options: &Options, stop: &watch::Receiver<bool
     let (sender, term) = watch::channel(None);
     tokio::spawn(lease::run(client.clone(), config, fence.clone(), sender, stop.clone()));
     (fence, term)
-}
-
-/// How an effect of a dry run went: as wished.
-fn imagined(effect: Effect) -> Done {
-    let outcome = Outcome::Done;
-    match effect {
-        Effect::Layout { node, spec, .. } => Done::Layout { node, generation: spec.generation, outcome },
-        Effect::Volumes { pod, node, .. } => Done::Volumes { pod, node, outcome },
-        Effect::Bind { pod, node, .. } => Done::Bind { pod, node, outcome },
-        Effect::Evict { pod, .. } => Done::Evict { pod, outcome },
-        Effect::Nominate { pod, .. } | Effect::Explain { pod, .. } => Done::Told { pod, outcome },
-    }
 }

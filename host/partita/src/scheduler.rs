@@ -47,12 +47,12 @@ async fn schedule(arguments: &Scheduler) -> Result<End> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let brain = scheduler::Scheduler::new(&arguments.name, arguments.planner.config(), arguments.dry_run, metrics.clone());
-    let shared = Arc::new(Shared::new(brain, metrics.clone()));
+    let shared = Arc::new(Shared::new(brain, metrics));
     let (stop, stopped) = watch::channel(false);
     let listener = TcpListener::bind(&arguments.listen)
         .await
         .with_context(|| format!("metrics and health cannot be served on {}; name another address with --listen", arguments.listen))?;
-    let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown { shared: shared.clone(), metrics, registry }), stopped.clone()));
+    let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown { shared: shared.clone(), registry }), stopped.clone()));
     tokio::spawn(stop_on_signal(stop.clone()));
 
     let identity = lease::identity(&name(arguments)).context("no name can be made for this process that no other has")?;
@@ -122,13 +122,11 @@ async fn stop_on_signal(stop: watch::Sender<bool>) {
 /// What the HTTP server shows.
 struct Shown {
     shared: Arc<Shared>,
-    metrics: Metrics,
     registry: Registry,
 }
 
 impl Source for Shown {
     fn metrics(&self) -> String {
-        self.metrics.look(self.shared.brain().planner());
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -159,7 +157,8 @@ fn words(effect: &Effect) -> String {
             format!("bind     {}/{} to {node}{grant}", pod.namespace, pod.name)
         }
         Effect::Evict { pod, by } => format!("evict    {}/{} for {by}", pod.namespace, pod.name),
+        Effect::Nominate { pod, node } if node.is_empty() => format!("nominate {}/{} to no node any more", pod.namespace, pod.name),
         Effect::Nominate { pod, node } => format!("nominate {}/{} to {node}", pod.namespace, pod.name),
-        Effect::Explain { pod, message } => format!("waits    {}/{}: {message}", pod.namespace, pod.name),
+        Effect::Explain { pod, message, .. } => format!("waits    {}/{}: {message}", pod.namespace, pod.name),
     }
 }
