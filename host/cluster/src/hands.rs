@@ -390,3 +390,6 @@ fn classify(error: &kube::Error) -> Outcome {
         other => Outcome::Unknown(format!("the API server could not be reached: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ mod random;
 mod reasons;
 mod server;
 mod volumes;
+mod words;
 mod world;
 
 use partita_core::policy::{Candidates, Fault, Partitioner, Reads, Revision, View};
