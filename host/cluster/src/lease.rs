@@ -58,12 +58,16 @@ impl Config {
     }
 }
 
+/// The most letters of a name in an identity: events name who left them in 128 bytes.
+const NAME_MAX: usize = 100;
+
 /// An identity that no other process has, whatever they are named: `NAME_` and 16 random hexadecimal digits.
 ///
 /// # Errors
 /// If the operating system has no random numbers to give.
 pub fn identity(name: &str) -> std::io::Result<String> {
     let random = getrandom::u64().map_err(std::io::Error::other)?;
+    let name: String = name.chars().take(NAME_MAX).collect();
     Ok(format!("{name}_{random:016x}"))
 }
 

@@ -237,7 +237,7 @@ fn turn(
     let started = Instant::now();
     let effects = brain.turn(now_ms, &mut chain);
     shared.metrics.round_took(started.elapsed().as_secs_f64());
-    if now_ms >= shared.look_at_ms.load(Ordering::Relaxed) {
+    if brain.is_complete() && now_ms >= shared.look_at_ms.load(Ordering::Relaxed) {
         shared.look_at_ms.store(now_ms + LOOK_EVERY_MS, Ordering::Relaxed);
         shared.metrics.look(brain.planner());
     }
@@ -256,4 +256,55 @@ fn run_for_lease(client: &Client, options: &Options, stop: &watch::Receiver<bool
     let (sender, term) = watch::channel(None);
     tokio::spawn(lease::run(client.clone(), config, fence.clone(), sender, stop.clone()));
     (fence, term)
+}
+
+#[cfg(test)]
+mod tests {
+    use partita_core::Config;
+    use prometheus_client::registry::Registry;
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str) -> Message {
+        let object = json!({ "metadata": { "name": name }, "status": { "allocatable": { "cpu": "1" } } });
+        Message::Seen(Seen::Node(name.into(), Some(Box::new(serde_json::from_value(object).unwrap()))))
+    }
+
+    /// A scheduler, and what it shows under a name.
+    fn scheduler() -> (Shared, impl Fn(&str) -> String) {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let shared = Shared::new(Scheduler::new("partita", Config::default(), false, metrics.clone()), metrics);
+        let shown = move |name: &str| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+        };
+        (shared, shown)
+    }
+
+    #[test]
+    fn the_cluster_is_measured_now_and_then_whoever_asks() {
+        let (shared, shown) = scheduler();
+        let seen = |at_ms: u64, more: Message| drop(turn(&shared, at_ms, None, &mut vec![more], &mut []));
+        seen(1, node("a"));
+        seen(2, Message::Seen(Seen::Complete));
+        assert_eq!(shown("partita_nodes "), "1");
+        seen(LOOK_EVERY_MS, node("b"));
+        assert_eq!(shown("partita_nodes "), "1");
+        seen(LOOK_EVERY_MS + 2, node("c"));
+        assert_eq!(shown("partita_nodes "), "3");
+    }
+
+    #[test]
+    fn it_leads_when_all_that_was_there_was_told_and_not_before() {
+        let (shared, shown) = scheduler();
+        drop(turn(&shared, 1, Some(3), &mut vec![node("a"), Message::Seen(Seen::Complete)], &mut []));
+        assert_eq!((shown("partita_leader "), shared.brain().wakes_in_ms()), ("0".into(), None));
+        drop(turn(&shared, 2, None, &mut vec![Message::Fresh], &mut []));
+        assert_eq!((shown("partita_leader "), shared.brain().wakes_in_ms()), ("0".into(), None));
+        drop(turn(&shared, 3, Some(3), &mut vec![Message::Fresh, node("b")], &mut []));
+        assert_eq!(shown("partita_leader "), "1");
+    }
 }

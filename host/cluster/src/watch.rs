@@ -215,34 +215,13 @@ impl<T: From<Seen> + From<Fresh> + Send + 'static> Watch<T> {
                 event = events.next() => event,
             };
             let Some(event) = event else { return };
-            let mut tell = Vec::new();
-            let done = matches!(event, Ok(Event::InitDone));
-            match event {
+            let event = match event {
+                // Nothing was answered yet.
                 Ok(Event::Init) => {
                     unseen = self.names.keys().cloned().collect();
-                    // Nothing was answered yet.
                     continue;
                 }
-                Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                    let name = full_name(object.meta());
-                    unseen.remove(&name);
-                    let version = object.meta().resource_version.clone().unwrap_or_default();
-                    if self.names.get(&name) != Some(&version) {
-                        self.names.insert(name.clone(), version);
-                        tell.push(seen(name, Some(object)));
-                    }
-                }
-                Ok(Event::Delete(object)) => {
-                    let name = full_name(object.meta());
-                    self.names.remove(&name);
-                    tell.push(seen(name, None));
-                }
-                Ok(Event::InitDone) => {
-                    for name in std::mem::take(&mut unseen) {
-                        self.names.remove(&name);
-                        tell.push(seen(name, None));
-                    }
-                }
+                Ok(event) => event,
                 Err(error) if config.initial_list_strategy == InitialListStrategy::StreamingList && streams_no_lists(&error) => {
                     tracing::info!(kind = self.kind, "the API server does not stream lists: they are read page by page");
                     config.initial_list_strategy = InitialListStrategy::ListWatch;
@@ -254,7 +233,9 @@ impl<T: From<Seen> + From<Fresh> + Send + 'static> Watch<T> {
                     self.health.fails(&self.kind, error.to_string());
                     continue;
                 }
-            }
+            };
+            let done = matches!(event, Event::InitDone);
+            let tell = self.take(event, &mut unseen, &seen);
             self.health.works(&self.kind);
             // What a list showed is told before it is said that it is complete.
             let mut all: Vec<T> = tell.into_iter().map(T::from).collect();
@@ -266,6 +247,37 @@ impl<T: From<Seen> + From<Fresh> + Send + 'static> Watch<T> {
                 done && began_anew && !std::mem::replace(&mut listed_anew, true) && self.left.anew.fetch_sub(1, Ordering::AcqRel) == 1;
             if !open || (last && !self.send(vec![T::from(Fresh)]).await) {
                 return;
+            }
+        }
+    }
+
+    /// What to tell of an event.
+    fn take<K: Resource<DynamicType = ()>>(
+        &mut self,
+        event: Event<K>,
+        unseen: &mut BTreeSet<String>,
+        seen: &impl Fn(String, Option<K>) -> Seen,
+    ) -> Vec<Seen> {
+        match event {
+            Event::Init => Vec::new(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let name = full_name(object.meta());
+                unseen.remove(&name);
+                let version = object.meta().resource_version.clone().unwrap_or_default();
+                if self.names.get(&name) == Some(&version) {
+                    return Vec::new();
+                }
+                self.names.insert(name.clone(), version);
+                vec![seen(name, Some(object))]
+            }
+            Event::Delete(object) => {
+                let name = full_name(object.meta());
+                self.names.remove(&name);
+                vec![seen(name, None)]
+            }
+            Event::InitDone => {
+                self.names.retain(|name, _| !unseen.contains(name));
+                std::mem::take(unseen).into_iter().map(|name| seen(name, None)).collect()
             }
         }
     }
