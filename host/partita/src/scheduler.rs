@@ -100,8 +100,10 @@ fn policies(arguments: &Scheduler) -> Result<Vec<Box<dyn Partitioner + Send>>> {
 
 /// What people know this process by: the pod's name in a cluster, else the machine's.
 fn name(arguments: &Scheduler) -> String {
-    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    arguments.identity.clone().or_else(|| env::var("HOSTNAME").ok()).unwrap_or_else(machine)
+    let set = arguments.identity.clone().or_else(|| env::var("HOSTNAME").ok());
+    // Shells seldom export HOSTNAME; what is appended tells apart those that have no name at all.
+    let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    set.or_else(machine).filter(|name| !name.is_empty()).unwrap_or_else(|| "partita".into())
 }
 
 async fn stop_on_signal(stop: watch::Sender<bool>) {
