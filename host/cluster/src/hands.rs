@@ -9,8 +9,9 @@ use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use k8s_openapi::{
     api::{
         core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod},
-        events::v1::Event,
+        events::v1::{Event, EventSeries},
     },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
     jiff::Timestamp,
 };
 use kube::{
@@ -20,13 +21,16 @@ use kube::{
     runtime::events::EventType,
 };
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc::Sender};
+use tokio::{sync::mpsc::Sender, time::Instant};
+use tracing::Instrument;
 
 use crate::{
     crd::{GpuNode, GpuNodeSpec},
-    events::{Note, Notes},
+    events::{Note, Notes, Say},
     fault,
     lease::Fence,
+    limit::limited,
+    line::Line,
     scheduler::{
         Metrics,
         effect::{Done, Effect, Outcome, PodName, VolumeChoice},
@@ -38,23 +42,35 @@ use crate::{
 const CALLS_MAX: usize = 256;
 /// Calls under way at most, of those that only say something.
 const WORDS_MAX: usize = 16;
-/// Words that wait to be said at most; beyond it they are left unsaid, since the next ones say more.
+/// Words that wait to be said at most for an event to be left: conditions say more.
 const UNSAID_MAX: usize = 4_096;
-/// How long a call may take: a third of the usual lease, so that one that was begun before the fence closed ends before another can lead.
-const CALL: Duration = Duration::from_secs(5);
+/// What could not be begun for so long is not begun any more, since what it was decided on has changed: less than the scheduler waits for
+/// an answer.
+const LATE: Duration = Duration::from_mins(1);
 /// How often a call without an answer is tried.
 const TRIES: u32 = 4;
 /// Our name as a writer of fields.
 const MANAGER: &str = "partita-scheduler";
+
+/// What waits to be done, by what it is and about which object.
+type Tasks = Line<(&'static str, String), Task>;
+
+/// Something to do.
+#[derive(Debug)]
+enum Task {
+    Effect(Effect),
+    Note(Note),
+}
 
 /// Does what the scheduler wants.
 #[derive(Clone)]
 pub struct Hands {
     client: Client,
     fence: Fence,
-    calls: Arc<Semaphore>,
-    words: Arc<Semaphore>,
-    unsaid: Arc<Semaphore>,
+    /// What pods wait for.
+    calls: Arc<Tasks>,
+    /// What only says something.
+    words: Arc<Tasks>,
     /// What was said last about pods.
     notes: Arc<Notes>,
     identity: Arc<str>,
@@ -70,38 +86,72 @@ impl fmt::Debug for Hands {
 impl Hands {
     /// Hands that write with `client` while `fence` is open, in the name of `identity`.
     #[must_use]
-    pub fn new(client: Client, fence: Fence, identity: &str, metrics: Metrics) -> Self {
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+    pub fn new(client: &Client, fence: Fence, identity: &str, metrics: Metrics) -> Self {
         Self {
-            client,
+            client: limited(client, fence.call()),
             fence,
-            calls: semaphore(CALLS_MAX),
-            words: semaphore(WORDS_MAX),
-            unsaid: semaphore(UNSAID_MAX),
+            calls: Arc::new(Line::new(CALLS_MAX)),
+            words: Arc::new(Line::new(WORDS_MAX)),
             notes: Arc::default(),
             identity: identity.into(),
             metrics,
         }
     }
 
-    /// Begins to do `effect`; how it went comes to `inbox`.
-    pub fn start<T: From<Done> + Send + 'static>(&self, effect: Effect, inbox: Sender<T>) {
-        let hands = self.clone();
-        tokio::spawn(async move {
-            let says = matches!(effect, Effect::Explain { .. } | Effect::Nominate { .. });
-            let limit = if says { &hands.words } else { &hands.calls };
-            let Ok(permit) = limit.acquire().await else { return };
-            let started = std::time::Instant::now();
-            let kind = kind(&effect);
-            let (done, note) = hands.act(effect).await;
-            hands.metrics.called(kind, started.elapsed().as_secs_f64());
-            // The scheduler is gone: so is whoever would want to know.
-            let told = inbox.send(done.into()).await;
-            drop(permit);
-            if let (Ok(()), Some(note)) = (told, note) {
-                hands.note(note).await;
+    /// Begins to do `effect`; how it went comes to `inbox`, unless the same is to be done to the same object otherwise before it began.
+    pub fn start<T: From<Done> + Send + 'static>(&self, effect: Effect, inbox: &Sender<T>) {
+        let (kind, object, says) = match &effect {
+            Effect::Layout { node, .. } => ("layout", node, false),
+            Effect::Volumes { pod, .. } => ("volumes", &pod.uid, false),
+            Effect::Bind { pod, .. } => ("bind", &pod.uid, false),
+            Effect::Look { pod, .. } => ("look", &pod.uid, false),
+            Effect::Evict { pod, .. } => ("evict", &pod.uid, false),
+            Effect::Nominate { pod, .. } => ("nominate", &pod.uid, true),
+            Effect::Explain { pod, .. } => ("explain", &pod.uid, true),
+        };
+        let key = (kind, object.clone());
+        self.put(if says { &self.words } else { &self.calls }, key, Task::Effect(effect), inbox);
+    }
+
+    fn put<T: From<Done> + Send + 'static>(&self, line: &Arc<Tasks>, key: (&'static str, String), task: Task, inbox: &Sender<T>) {
+        if line.put(key, task) {
+            tokio::spawn(self.clone().work(line.clone(), inbox.clone()));
+        }
+    }
+
+    /// Does one thing after the other, as long as something waits.
+    fn work<T: From<Done> + Send + 'static>(self, line: Arc<Tasks>, inbox: Sender<T>) -> BoxFuture<'static, ()> {
+        let work = async move {
+            let mut last = None;
+            while let Some((key, task, since)) = line.take(last.take()) {
+                match task {
+                    Task::Effect(effect) => self.carry_out(&key, effect, since, &inbox).await,
+                    Task::Note(note) => self.note(note).await,
+                }
+                last = Some(key);
             }
-        });
+        };
+        work.boxed()
+    }
+
+    async fn carry_out<T: From<Done> + Send + 'static>(
+        &self,
+        (kind, object): &(&'static str, String),
+        effect: Effect,
+        since: Instant,
+        inbox: &Sender<T>,
+    ) {
+        let began = Instant::now();
+        let span = tracing::info_span!("call", otel.name = kind, object);
+        let (done, note) = if since.elapsed() < LATE { self.act(effect).instrument(span).await } else { (effect.ends(late()), None) };
+        self.metrics.called(kind, done.outcome(), began.elapsed().as_secs_f64());
+        // If the scheduler is gone, so is whoever would want to know.
+        if let (Ok(()), Some(note)) = (inbox.send(done.into()).await, note)
+            && self.words.len() < UNSAID_MAX
+        {
+            let key = (note.reason, note.about.uid.clone().unwrap_or_default());
+            self.put(&self.words, key, Task::Note(note), inbox);
+        }
     }
 
     async fn act(&self, effect: Effect) -> (Done, Option<Note>) {
@@ -133,14 +183,15 @@ impl Hands {
                 (Done::Evict { pod, outcome }, note)
             }
             Effect::Nominate { pod, node } => {
+                let node = Some(node).filter(|node| !node.is_empty());
                 let outcome = self.patch_status(&pod, json!({ "nominatedNodeName": node })).await;
                 (Done::Told { pod, outcome }, None)
             }
-            Effect::Explain { pod, message } => {
-                let condition = json!({
-                    "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-                    "lastTransitionTime": k8s_openapi::jiff::Timestamp::now().to_string().split('.').next().map(|time| format!("{}Z", time.trim_end_matches('Z'))),
-                });
+            Effect::Explain { pod, reason, message, turns } => {
+                let mut condition = json!({ "type": "PodScheduled", "status": "False", "reason": reason, "message": message });
+                if turns {
+                    condition["lastTransitionTime"] = json!(Time(Timestamp::now()));
+                }
                 let outcome = self.patch_status(&pod, json!({ "conditions": [condition] })).await;
                 let note = (outcome == Outcome::Done).then(|| about(&pod, EventType::Warning, "FailedScheduling", "Scheduling", message));
                 (Done::Told { pod, outcome }, note)
@@ -152,13 +203,15 @@ impl Hands {
     async fn call<'a, T>(&self, call: impl Fn() -> BoxFuture<'a, Result<T, kube::Error>> + Send + Sync) -> Result<T, Outcome> {
         let mut outcome = Outcome::Fenced;
         for attempt in 0..TRIES {
-            if self.fence.check().is_none() {
-                return Err(Outcome::Fenced);
+            let Some(pass) = self.fence.pass() else { return Err(Outcome::Fenced) };
+            let answer = tokio::time::timeout(self.fence.call(), call()).await;
+            if matches!(answer, Ok(Ok(_) | Err(kube::Error::Api(_)))) {
+                pass.answered();
             }
-            match tokio::time::timeout(CALL, call()).await {
+            match answer {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => outcome = classify(&error),
-                Err(_) => outcome = Outcome::Unknown(format!("the API server gave no answer within {} s", CALL.as_secs())),
+                Err(_) => outcome = Outcome::Unknown(format!("the API server gave no answer within {} ms", self.fence.call().as_millis())),
             }
             if !matches!(outcome, Outcome::Unknown(_)) {
                 break;
@@ -284,22 +337,36 @@ impl Hands {
         patched.map_or_else(|outcome| outcome, |_| Outcome::Done)
     }
 
-    /// Leaves an event about a pod, unless too many wait.
+    /// Leaves an event about a pod, or counts another in the one that is there.
     async fn note(&self, note: Note) {
-        let Ok(_waits) = self.unsaid.try_acquire() else { return };
-        let Ok(_permit) = self.words.acquire().await else { return };
-        if self.fence.check().is_none() {
-            return;
-        }
         let now = Timestamp::now();
-        if !self.notes.is_news(note.about.uid.as_deref().unwrap_or_default(), note.reason, &note.text, now) {
-            return;
-        }
+        let (uid, reason) = (note.about.uid.clone().unwrap_or_default(), note.reason);
+        let say = self.notes.say(&uid, reason, &note.text, now);
         let event = note.event(&self.identity, now);
         let events: Api<Event> = Api::namespaced(self.client.clone(), event.metadata.namespace.as_deref().unwrap_or("default"));
-        if let Ok(Err(error)) = tokio::time::timeout(CALL, events.create(&PostParams::default(), &event)).await {
-            tracing::debug!("an event was not left: {error}");
+        let call = async {
+            match say {
+                Say::Nothing => Ok(None),
+                Say::New => events.create(&PostParams::default(), &event).await.map(|event| event.metadata.name),
+                Say::Again { event, count } => {
+                    let series = EventSeries { count, last_observed_time: MicroTime(now) };
+                    let patch = Patch::Merge(json!({ "series": series }));
+                    events.patch(&event, &PatchParams::default(), &patch).await.map(|event| event.metadata.name)
+                }
+            }
+        };
+        let Some(pass) = self.fence.pass() else { return self.notes.forget(&uid, reason) };
+        match tokio::time::timeout(self.fence.call(), call).await {
+            Ok(Ok(Some(name))) => self.notes.left(&uid, reason, name),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!("an event was not left: {error}");
+                self.notes.forget(&uid, reason);
+            }
+            Err(_) => self.notes.forget(&uid, reason),
         }
+        // Nobody decides anything by events: one that comes late does no harm.
+        pass.answered();
     }
 
     fn pods(&self, pod: &PodName) -> Api<Pod> {
@@ -320,16 +387,9 @@ fn about(pod: &PodName, kind: EventType, reason: &'static str, action: &'static 
     Note { about, kind, reason, action, text }
 }
 
-fn kind(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::Layout { .. } => "layout",
-        Effect::Volumes { .. } => "volumes",
-        Effect::Bind { .. } => "bind",
-        Effect::Look { .. } => "look",
-        Effect::Evict { .. } => "evict",
-        Effect::Nominate { .. } => "nominate",
-        Effect::Explain { .. } => "explain",
-    }
+/// What becomes of what could not be begun in time.
+fn late() -> Outcome {
+    Outcome::Conflict(format!("it was not begun within {} s: the API server is too slow", LATE.as_secs()))
 }
 
 /// Whether an eviction was refused by a disruption budget, or because the pod has several.
@@ -352,3 +412,6 @@ fn classify(error: &kube::Error) -> Outcome {
         other => Outcome::Unknown(format!("the API server could not be reached: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

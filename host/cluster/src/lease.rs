@@ -1,19 +1,15 @@
 //! Who leads: a Lease, and a fence around every write.
 //!
 //! A candidate that sees the lease unchanged for its whole duration, by its own monotonic clock, takes it over with a `replace` that names the
-//! version it saw, so of two only one succeeds. The leader renews every third of the duration, and its [`Fence`] closes two thirds after the
-//! last renewal that it knows to have succeeded: before anybody else can have taken over. Clocks of two machines are never compared.
+//! version it saw, so of two only one succeeds. Only time in which the API server answers counts: while it stands still, calls of the leader
+//! stand still in it, and are carried out when it goes on. The leader renews the lease every tenth of its duration, and its [`Fence`] closes
+//! two thirds after the last renewal that it knows to have succeeded. A call that the fence let through ends, here and at the API server,
+//! within a third, so that it is over before anybody else can lead. Clocks of two machines are never compared.
 //!
 //! The *term* is the lease's count of transitions: it grows with every new holder, travels in every layout that is written, and the API
 //! server refuses one that is lower than what stands there.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -21,7 +17,16 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+pub use crate::fence::Fence;
+use crate::limit::limited;
+
+/// The longest pause between two looks at the lease.
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Which lease, and for how long.
 #[derive(Clone, Debug)]
@@ -30,54 +35,40 @@ pub struct Config {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Who this is: unique among all candidates.
+    /// Who this is: see [`identity`].
     pub identity: String,
     /// How long the lease lasts after a renewal.
     pub duration: Duration,
 }
 
-/// Lets writes through while this process leads for certain.
-#[derive(Clone, Debug)]
-pub struct Fence(Arc<State>);
+impl Config {
+    /// How long after a renewal the leader acts.
+    fn acts(&self) -> Duration {
+        self.duration * 2 / 3
+    }
 
-#[derive(Debug)]
-struct State {
-    started: Instant,
-    /// Until when writes are let through, milliseconds after the start; 0 while closed.
-    open_until: AtomicU64,
-    term: AtomicI64,
+    /// The pause between two looks at the lease, whether the last one went well or not.
+    fn retry(&self) -> Duration {
+        RETRY_MAX.min(self.duration / 10)
+    }
+
+    /// How long one look may take: some fit into the time in which the leader acts.
+    fn look(&self) -> Duration {
+        self.duration / 5
+    }
 }
 
-impl Fence {
-    /// A closed fence.
-    #[must_use]
-    pub fn closed() -> Self {
-        Self(Arc::new(State { started: Instant::now(), open_until: AtomicU64::new(0), term: AtomicI64::new(0) }))
-    }
+/// The most letters of a name in an identity: events name who left them in 128 bytes.
+const NAME_MAX: usize = 100;
 
-    /// A fence for one who has no rival and writes nothing: never closed.
-    #[must_use]
-    pub fn open() -> Self {
-        let fence = Self::closed();
-        fence.0.open_until.store(u64::MAX, Ordering::Release);
-        fence
-    }
-
-    /// The term in which writes are let through; none while they are not.
-    #[must_use]
-    pub fn check(&self) -> Option<i64> {
-        let now = self.0.started.elapsed().as_millis() as u64;
-        (now < self.0.open_until.load(Ordering::Acquire)).then(|| self.0.term.load(Ordering::Acquire))
-    }
-
-    fn open_until(&self, at: Instant, term: i64) {
-        self.0.term.store(term, Ordering::Release);
-        self.0.open_until.store(at.saturating_duration_since(self.0.started).as_millis() as u64, Ordering::Release);
-    }
-
-    fn close(&self) {
-        self.0.open_until.store(0, Ordering::Release);
-    }
+/// An identity that no other process has, whatever they are named: `NAME_` and 16 random hexadecimal digits.
+///
+/// # Errors
+/// If the operating system has no random numbers to give.
+pub fn identity(name: &str) -> std::io::Result<String> {
+    let random = getrandom::u64().map_err(std::io::Error::other)?;
+    let name: String = name.chars().take(NAME_MAX).collect();
+    Ok(format!("{name}_{random:016x}"))
 }
 
 /// What a candidate does next. Pure: what it saw and when comes in, what to do comes out.
@@ -85,57 +76,91 @@ impl Fence {
 struct Candidate {
     identity: String,
     duration: Duration,
-    /// The version last seen of another's lease, and when it was first seen.
-    seen: Option<(String, Instant)>,
+    /// What may lie between two looks at most, to count.
+    gap: Duration,
+    /// The term that it wrote last, or tried to.
+    wrote: Option<i32>,
+    /// Another's lease, as it was seen last.
+    seen: Option<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    version: String,
+    /// For how long it has stood still while the API server answered.
+    stood: Duration,
+    /// The last look, if it was answered.
+    at: Option<Instant>,
 }
 
 /// What to do about a lease.
 #[derive(Debug, PartialEq)]
 enum Step {
-    /// Somebody else has it.
-    Wait,
+    /// It is this one's.
+    Wait(String),
     /// Write this, as the next version of what was seen.
     Write(LeaseSpec),
 }
 
 impl Candidate {
+    fn new(config: &Config) -> Self {
+        let gap = config.retry() + config.look();
+        Self { identity: config.identity.clone(), duration: config.duration, gap, wrote: None, seen: None }
+    }
+
+    /// What to do about the lease, which looks like this now.
     fn step(&mut self, lease: Option<&Lease>, now: Instant) -> Step {
         let spec = lease.and_then(|lease| lease.spec.as_ref());
         let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         let transitions = spec.and_then(|spec| spec.lease_transitions).unwrap_or(0);
-        if holder == self.identity {
-            return Step::Write(self.held(transitions, spec.and_then(|spec| spec.acquire_time.clone())));
+        // What another process wrote under the same name is another's.
+        if holder == self.identity && self.wrote == Some(transitions) {
+            return self.write(transitions, spec.and_then(|spec| spec.acquire_time.clone()));
         }
         if !holder.is_empty() {
-            let version = lease.and_then(|lease| lease.metadata.resource_version.clone()).unwrap_or_default();
-            let since = match &self.seen {
-                Some((known, since)) if *known == version => *since,
-                _ => {
-                    self.seen = Some((version, now));
-                    now
-                }
-            };
+            let version = lease.and_then(|lease| lease.metadata.resource_version.as_deref()).unwrap_or_default();
             // The holder's duration may be longer than ours.
-            let theirs = spec
-                .and_then(|spec| spec.lease_duration_seconds)
-                .map_or(self.duration, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
-            if now.duration_since(since) < theirs.max(self.duration) {
-                return Step::Wait;
+            let theirs = spec.and_then(|spec| spec.lease_duration_seconds).map_or(0, |seconds| u64::try_from(seconds).unwrap_or(0));
+            if self.stood(version, now) < self.duration.max(Duration::from_secs(theirs)) {
+                return Step::Wait(holder.to_owned());
             }
         }
-        Step::Write(self.held(transitions.saturating_add(1), None))
+        self.write(transitions.saturating_add(1), None)
     }
 
-    fn held(&self, transitions: i32, since: Option<MicroTime>) -> LeaseSpec {
+    /// For how long this version stood still.
+    fn stood(&mut self, version: &str, now: Instant) -> Duration {
+        match &mut self.seen {
+            Some(seen) if seen.version == version => {
+                seen.stood += seen.at.map_or(Duration::ZERO, |at| now.duration_since(at).min(self.gap));
+                seen.at = Some(now);
+                seen.stood
+            }
+            _ => {
+                self.seen = Some(Seen { version: version.to_owned(), stood: Duration::ZERO, at: Some(now) });
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// The API server did not answer: the time since the last look and until the next does not count.
+    fn missed(&mut self) {
+        if let Some(seen) = &mut self.seen {
+            seen.at = None;
+        }
+    }
+
+    fn write(&mut self, transitions: i32, since: Option<MicroTime>) -> Step {
+        self.wrote = Some(transitions);
         let now = MicroTime(Timestamp::now());
-        LeaseSpec {
+        Step::Write(LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: Some(self.duration.as_secs().max(1) as i32),
             acquire_time: Some(since.unwrap_or_else(|| now.clone())),
             renew_time: Some(now),
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
-        }
+        })
     }
 }
 
@@ -143,38 +168,39 @@ impl Candidate {
 ///
 /// `stop` gives the lease up, so that another need not wait.
 pub async fn run(client: Client, config: Config, fence: Fence, term: watch::Sender<Option<i64>>, mut stop: watch::Receiver<bool>) {
-    let leases: Api<Lease> = Api::namespaced(client, &config.namespace);
-    let mut candidate = Candidate { identity: config.identity.clone(), duration: config.duration, seen: None };
-    let (mut leads, mut until) = (false, Instant::now());
+    let leases: Api<Lease> = Api::namespaced(limited(&client, config.look()), &config.namespace);
+    let mut candidate = Candidate::new(&config);
+    // Until when it leads.
+    let mut until: Option<Instant> = None;
+    let mut rival = String::new();
     loop {
         let asked = Instant::now();
-        let known = tokio::time::timeout(config.duration / 3, turn(&leases, &config, &mut candidate)).await;
-        match known {
-            Ok(Ok(Some(now_term))) => {
+        match look(&leases, &config, &mut candidate).await {
+            Some(Found::Ours(now_term)) => {
                 // Reckoned from before the request: that is when the API server can first have written it.
-                until = asked + config.duration * 2 / 3;
-                fence.open_until(until, now_term);
-                if !leads {
+                fence.open_until(asked + config.acts(), now_term);
+                if until.replace(asked + config.acts()).is_none() {
                     tracing::info!(identity = config.identity, term = now_term, "leads");
-                    leads = true;
                     term.send_replace(Some(now_term));
                 }
             }
-            Ok(Ok(None)) if leads => break,
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::warn!("the lease {}/{} could not be read or written: {error}", config.namespace, config.name),
-            Err(_) => tracing::warn!("the lease {}/{}: no answer in time", config.namespace, config.name),
+            Some(Found::Held(_)) if until.is_some() => break,
+            Some(Found::Held(holder)) if holder != rival => {
+                tracing::warn!("waits for the lease {}/{}, which {holder} holds", config.namespace, config.name);
+                rival = holder;
+            }
+            Some(Found::Held(_) | Found::Changed) | None => {}
         }
-        if leads && Instant::now() >= until {
+        if until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
-        let pause = if leads { config.duration / 3 } else { (config.duration / 6).min(Duration::from_secs(2)) };
+        let wake = Instant::now() + config.retry();
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep_until(until.map_or(wake, |until| wake.min(until))) => {}
             () = async { drop(stop.wait_for(|stop| *stop).await) } => {
                 fence.close();
-                if leads {
-                    give_up(&leases, &config).await;
+                if until.is_some() {
+                    give_up(&leases, &config, &fence).await;
                 }
                 break;
             }
@@ -184,10 +210,34 @@ pub async fn run(client: Client, config: Config, fence: Fence, term: watch::Send
     term.send_replace(None);
 }
 
-/// One look at the lease: the term in which it is held now, or none if somebody else holds it.
-async fn turn(leases: &Api<Lease>, config: &Config, candidate: &mut Candidate) -> Result<Option<i64>, kube::Error> {
+/// What came of a look at the lease.
+enum Found {
+    /// It is ours, in this term.
+    Ours(i64),
+    /// It is this one's.
+    Held(String),
+    /// It changed between reading and writing.
+    Changed,
+}
+
+/// One look at the lease, which is renewed or taken over if it may be; none without an answer.
+async fn look(leases: &Api<Lease>, config: &Config, candidate: &mut Candidate) -> Option<Found> {
+    let why = match timeout(config.look(), turn(leases, config, candidate)).await {
+        Ok(Ok(found)) => return Some(found),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} ms", config.look().as_millis()),
+    };
+    candidate.missed();
+    tracing::warn!("the lease {}/{} could not be read or written: {why}", config.namespace, config.name);
+    None
+}
+
+async fn turn(leases: &Api<Lease>, config: &Config, candidate: &mut Candidate) -> Result<Found, kube::Error> {
     let lease = leases.get_opt(&config.name).await?;
-    let Step::Write(spec) = candidate.step(lease.as_ref(), Instant::now()) else { return Ok(None) };
+    let spec = match candidate.step(lease.as_ref(), Instant::now()) {
+        Step::Wait(holder) => return Ok(Found::Held(holder)),
+        Step::Write(spec) => spec,
+    };
     let held = i64::from(spec.lease_transitions.unwrap_or(0));
     let written = if let Some(mut lease) = lease {
         lease.spec = Some(spec);
@@ -197,15 +247,19 @@ async fn turn(leases: &Api<Lease>, config: &Config, candidate: &mut Candidate) -
         leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await
     };
     match written {
-        Ok(_) => Ok(Some(held)),
-        // Somebody else was faster.
-        Err(kube::Error::Api(error)) if error.code == 409 => Ok(None),
+        Ok(_) => Ok(Found::Ours(held)),
+        // Somebody else was faster, or an earlier try of ours came late: the next look tells.
+        Err(kube::Error::Api(error)) if error.code == 409 => Ok(Found::Changed),
         Err(error) => Err(error),
     }
 }
 
-/// Leaves the lease without a holder, if it is still ours.
-async fn give_up(leases: &Api<Lease>, config: &Config) {
+/// Leaves the lease without a holder, if it is still ours and all that was let through the fence is over: the next one may lead at once.
+async fn give_up(leases: &Api<Lease>, config: &Config, fence: &Fence) {
+    if !fence.drained(config.duration).await {
+        tracing::warn!("calls to the API server may still be carried out: the lease is kept, the next leader waits for its end");
+        return;
+    }
     let given = async {
         let Some(mut lease) = leases.get_opt(&config.name).await? else { return Ok(()) };
         let spec = lease.spec.get_or_insert_default();
@@ -215,7 +269,7 @@ async fn give_up(leases: &Api<Lease>, config: &Config) {
         }
         Ok::<(), kube::Error>(())
     };
-    match tokio::time::timeout(config.duration / 3, given).await {
+    match timeout(config.look(), given).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("the lease could not be given up, the next leader waits for its end: {error}"),
         Err(_) => tracing::warn!("the lease could not be given up in time, the next leader waits for its end"),
@@ -223,65 +277,4 @@ async fn give_up(leases: &Api<Lease>, config: &Config) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn candidate(identity: &str) -> Candidate {
-        Candidate { identity: identity.into(), duration: Duration::from_secs(15), seen: None }
-    }
-
-    fn lease(version: &str, spec: LeaseSpec) -> Lease {
-        Lease { metadata: ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() }, spec: Some(spec) }
-    }
-
-    fn written(step: Step) -> LeaseSpec {
-        let Step::Write(spec) = step else { panic!("it waits") };
-        spec
-    }
-
-    #[test]
-    fn a_lease_is_taken_over_only_after_it_stood_still_for_its_whole_duration() {
-        let start = Instant::now();
-        let (mut a, mut b) = (candidate("a"), candidate("b"));
-        let first = written(a.step(None, start));
-        assert_eq!((first.holder_identity.as_deref(), first.lease_transitions), (Some("a"), Some(1)));
-        let held = lease("1", first.clone());
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(b.step(Some(&held), at(100)), Step::Wait, "first seen now, however old it says it is");
-        assert_eq!(b.step(Some(&held), at(114)), Step::Wait);
-        let renewed = lease("2", first);
-        assert_eq!(b.step(Some(&renewed), at(115)), Step::Wait, "it was renewed");
-        assert_eq!(b.step(Some(&renewed), at(129)), Step::Wait);
-        let taken = written(b.step(Some(&renewed), at(130)));
-        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("b"), Some(2)));
-        assert_eq!(a.step(Some(&lease("3", taken)), at(131)), Step::Wait);
-    }
-
-    #[test]
-    fn the_holder_keeps_its_term_and_a_longer_lease_is_waited_for() {
-        let now = Instant::now();
-        let mut a = candidate("a");
-        let first = written(a.step(None, now));
-        let again = written(a.step(Some(&lease("1", first.clone())), now));
-        assert_eq!((again.lease_transitions, again.acquire_time), (Some(1), first.acquire_time.clone()));
-        let long = lease("9", LeaseSpec { lease_duration_seconds: Some(60), ..first.clone() });
-        let mut b = candidate("b");
-        assert_eq!(b.step(Some(&long), now), Step::Wait);
-        assert_eq!(b.step(Some(&long), now + Duration::from_secs(59)), Step::Wait);
-        assert!(matches!(b.step(Some(&long), now + Duration::from_mins(1)), Step::Write(_)));
-        let given_up = lease("10", LeaseSpec { holder_identity: Some(String::new()), ..first });
-        assert_eq!(written(candidate("c").step(Some(&given_up), now)).lease_transitions, Some(2));
-    }
-
-    #[test]
-    fn a_fence_closes_by_itself() {
-        let fence = Fence::closed();
-        assert_eq!(fence.check(), None);
-        fence.open_until(Instant::now() + Duration::from_mins(1), 3);
-        assert_eq!(fence.check(), Some(3));
-        fence.open_until(Instant::now(), 3);
-        assert_eq!(fence.check(), None);
-        fence.close();
-        assert_eq!((fence.check(), Fence::open().check()), (None, Some(0)));
-    }
-}
+mod tests;

@@ -16,9 +16,12 @@
 pub mod crd;
 mod events;
 mod fault;
+mod fence;
 pub mod grant;
 pub mod hands;
 pub mod lease;
+mod limit;
+mod line;
 pub use partita_core::model::product as models;
 pub mod objects;
 pub mod quantity;

@@ -17,16 +17,18 @@ use crate::{
     hands::Hands,
     lease::{self, Fence},
     scheduler::{
-        Metrics, Scheduler,
+        Counted, Metrics, Scheduler,
         effect::{Done, Effect, Outcome},
     },
-    watch::{self as watches, Health, INBOX_MAX, Seen},
+    watch::{Fresh, Health, INBOX_MAX, Seen, Watches},
 };
 
 /// What is taken in before the next round at most: a round decides on all that is known, so more would only delay it.
 const EVENTS_PER_ROUND: usize = 1_024;
 /// The loop turns at least this often, so that a stuck one can be told from an idle one.
 const BEAT: Duration = Duration::from_secs(1);
+/// How often nodes, GPUs and partitions are counted for the metrics, milliseconds: a look at every GPU.
+const LOOK_EVERY_MS: u64 = 10_000;
 /// A loop that has not turned for so long is stuck: a round takes milliseconds, and a policy that hangs is stopped after a second.
 const STUCK: Duration = Duration::from_mins(1);
 
@@ -35,8 +37,16 @@ const STUCK: Duration = Duration::from_mins(1);
 pub enum Message {
     /// From a watch.
     Seen(Seen),
+    /// All that was there when this process began to lead was told.
+    Fresh,
     /// From the hands.
     Done(Done),
+}
+
+impl From<Fresh> for Message {
+    fn from(_: Fresh) -> Self {
+        Self::Fresh
+    }
 }
 
 impl From<Seen> for Message {
@@ -57,6 +67,8 @@ pub struct Shared {
     started: Instant,
     /// When the loop turned last, milliseconds after the start.
     beat_ms: AtomicU64,
+    /// When the metrics of the cluster are measured anew, milliseconds after the start.
+    look_at_ms: AtomicU64,
     health: Mutex<Option<Arc<Health>>>,
     metrics: Metrics,
 }
@@ -72,7 +84,14 @@ impl Shared {
     #[must_use]
     pub fn new(mut brain: Scheduler, metrics: Metrics) -> Self {
         brain.set_clock(jiff::Timestamp::now().as_millisecond());
-        Self { brain: Mutex::new(brain), started: Instant::now(), beat_ms: AtomicU64::new(0), health: Mutex::default(), metrics }
+        Self {
+            brain: Mutex::new(brain),
+            started: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+            look_at_ms: AtomicU64::new(0),
+            health: Mutex::default(),
+            metrics,
+        }
     }
 
     /// The brain, for a look.
@@ -122,6 +141,8 @@ pub enum End {
     Stopped,
     /// Another process may lead now. This one must end: what it assumed is worth nothing any more.
     LostLease,
+    /// A watch ended, which is a bug: what happens in the cluster is not seen any more.
+    Blind,
 }
 
 /// Schedules until told to stop, or until the lease is lost. `report` learns of every effect of a dry run.
@@ -137,59 +158,91 @@ pub async fn run(
 ) -> End {
     let (sender, mut inbox) = mpsc::channel::<Message>(INBOX_MAX);
     // They end with this function.
-    let (health, _watches) = watches::start(&client, &sender);
-    *shared.health.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
+    let mut watches = Watches::start(&client, &sender);
+    *shared.health.lock().unwrap_or_else(PoisonError::into_inner) = Some(watches.health());
     let (fence, mut term) = run_for_lease(&client, options, &stop);
-    let hands = Hands::new(client, fence, &options.identity, shared.metrics.clone());
+    let hands = Hands::new(&client, fence, &options.identity, shared.metrics.clone());
     let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
-    let mut leads = false;
     let end = loop {
+        let leads = term.borrow().is_some();
+        if leads {
+            // Whoever led before is done by now, and what it did is in what is listed from now on.
+            watches.anew();
+        }
         let wakes = shared.brain().wakes_in_ms().map_or(BEAT, |ms| Duration::from_millis(ms).min(BEAT));
         tokio::select! {
             _ = inbox.recv_many(&mut batch, EVENTS_PER_ROUND) => {}
             () = tokio::time::sleep(wakes) => {}
-            _ = term.changed() => {}
+            changed = term.changed() => if changed.is_err() {
+                break gone(&stop);
+            },
+            why = watches.ended() => {
+                tracing::error!("{why}: the cluster is not seen any more");
+                break End::Blind;
+            }
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break End::Stopped,
         }
-        let now_ms = shared.now_ms();
         let held = *term.borrow_and_update();
-        let effects = {
-            let mut brain = shared.brain();
-            match held {
-                Some(term) if !leads => {
-                    leads = true;
-                    brain.lead(term);
-                }
-                None if leads => break End::LostLease,
-                _ => {}
-            }
-            for message in batch.drain(..) {
-                match message {
-                    Message::Seen(seen) => brain.see(now_ms, seen),
-                    Message::Done(done) => brain.done(now_ms, done),
-                }
-            }
-            let mut chain: Vec<&mut dyn Partitioner> = policies.iter_mut().map(|policy| &mut **policy as &mut dyn Partitioner).collect();
-            let started = Instant::now();
-            let effects = brain.turn(now_ms, &mut chain);
-            shared.metrics.round_took(started.elapsed().as_secs_f64());
-            effects
-        };
-        for effect in effects {
+        if leads && held.is_none() {
+            break gone(&stop);
+        }
+        let now_ms = shared.now_ms();
+        for effect in turn(shared, now_ms, held, &mut batch, &mut policies) {
             if options.dry_run {
                 report(&effect);
-                shared.brain().done(now_ms, imagined(effect));
+                shared.brain().done(now_ms, effect.ends(Outcome::Done));
             } else {
-                hands.start(effect, sender.clone());
+                hands.start(effect, &sender);
             }
         }
         shared.beat_ms.store(now_ms, Ordering::Relaxed);
     };
-    if end == End::Stopped && options.lease.is_some() {
-        // The lease is given up by its own task; wait for that, so that the next leader need not.
-        let _ = tokio::time::timeout(BEAT * 5, term.wait_for(Option::is_none)).await;
+    shared.metrics.leads(false);
+    if let (End::Stopped, Some(lease)) = (end, &options.lease) {
+        // The lease is given up by its own task, once all calls are over; wait for that, so that the next leader need not.
+        let _ = tokio::time::timeout(lease.duration, term.wait_for(Option::is_none)).await;
     }
     end
+}
+
+/// Why the lease is not ours any more.
+fn gone(stop: &watch::Receiver<bool>) -> End {
+    if *stop.borrow() { End::Stopped } else { End::LostLease }
+}
+
+/// Tells the brain what happened, and returns what it wants. It acts from when it was told of all that was there when the lease was taken.
+fn turn(
+    shared: &Shared,
+    now_ms: u64,
+    held: Option<i64>,
+    batch: &mut Vec<Message>,
+    policies: &mut [Box<dyn Partitioner + Send>],
+) -> Vec<Effect> {
+    let _span = tracing::info_span!("round", news = batch.len()).entered();
+    let mut brain = shared.brain();
+    for message in batch.drain(..) {
+        match (message, held) {
+            (Message::Seen(seen), _) => brain.see(now_ms, seen),
+            (Message::Done(done), _) => brain.done(now_ms, done),
+            (Message::Fresh, Some(term)) => {
+                brain.lead(term);
+                shared.metrics.leads(true);
+            }
+            // The lease was lost meanwhile.
+            (Message::Fresh, None) => {}
+        }
+    }
+    let mut counted: Vec<Counted<'_>> =
+        policies.iter_mut().map(|policy| Counted { policy: &mut **policy, metrics: &shared.metrics }).collect();
+    let mut chain: Vec<&mut dyn Partitioner> = counted.iter_mut().map(|policy| policy as &mut dyn Partitioner).collect();
+    let started = Instant::now();
+    let effects = brain.turn(now_ms, &mut chain);
+    shared.metrics.round_took(started.elapsed().as_secs_f64());
+    if brain.is_complete() && now_ms >= shared.look_at_ms.load(Ordering::Relaxed) {
+        shared.look_at_ms.store(now_ms + LOOK_EVERY_MS, Ordering::Relaxed);
+        shared.metrics.look(brain.planner());
+    }
+    effects
 }
 
 /// Begins to run for the lease; without one, leads from the start.
@@ -200,21 +253,59 @@ fn run_for_lease(client: &Client, options: &Options, stop: &watch::Receiver<bool
         std::mem::forget(sender);
         return (Fence::open(), term);
     };
-    let fence = Fence::closed();
+    let fence = Fence::closed(config.duration);
     let (sender, term) = watch::channel(None);
     tokio::spawn(lease::run(client.clone(), config, fence.clone(), sender, stop.clone()));
     (fence, term)
 }
 
-/// How an effect of a dry run went: as wished.
-fn imagined(effect: Effect) -> Done {
-    let outcome = Outcome::Done;
-    match effect {
-        Effect::Layout { node, spec, .. } => Done::Layout { node, generation: spec.generation, outcome },
-        Effect::Volumes { pod, node, .. } => Done::Volumes { pod, node, outcome },
-        Effect::Bind { pod, node, .. } => Done::Bind { pod, node, outcome },
-        Effect::Look { pod, node } => Done::Look { pod, found: Ok(Some(node.clone())), node },
-        Effect::Evict { pod, .. } => Done::Evict { pod, outcome },
-        Effect::Nominate { pod, .. } | Effect::Explain { pod, .. } => Done::Told { pod, outcome },
+#[cfg(test)]
+mod tests {
+    use partita_core::Config;
+    use prometheus_client::registry::Registry;
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str) -> Message {
+        let object = json!({ "metadata": { "name": name }, "status": { "allocatable": { "cpu": "1" } } });
+        Message::Seen(Seen::Node(name.into(), Some(Box::new(serde_json::from_value(object).unwrap()))))
+    }
+
+    /// A scheduler, and what it shows under a name.
+    fn scheduler() -> (Shared, impl Fn(&str) -> String) {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let shared = Shared::new(Scheduler::new("partita", Config::default(), false, metrics.clone()), metrics);
+        let shown = move |name: &str| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+        };
+        (shared, shown)
+    }
+
+    #[test]
+    fn the_cluster_is_measured_now_and_then_whoever_asks() {
+        let (shared, shown) = scheduler();
+        let seen = |at_ms: u64, more: Message| drop(turn(&shared, at_ms, None, &mut vec![more], &mut []));
+        seen(1, node("a"));
+        seen(2, Message::Seen(Seen::Complete));
+        assert_eq!(shown("partita_nodes "), "1");
+        seen(LOOK_EVERY_MS, node("b"));
+        assert_eq!(shown("partita_nodes "), "1");
+        seen(LOOK_EVERY_MS + 2, node("c"));
+        assert_eq!(shown("partita_nodes "), "3");
+    }
+
+    #[test]
+    fn it_leads_when_all_that_was_there_was_told_and_not_before() {
+        let (shared, shown) = scheduler();
+        drop(turn(&shared, 1, Some(3), &mut vec![node("a"), Message::Seen(Seen::Complete)], &mut []));
+        assert_eq!((shown("partita_leader "), shared.brain().wakes_in_ms()), ("0".into(), None));
+        drop(turn(&shared, 2, None, &mut vec![Message::Fresh], &mut []));
+        assert_eq!((shown("partita_leader "), shared.brain().wakes_in_ms()), ("0".into(), None));
+        drop(turn(&shared, 3, Some(3), &mut vec![Message::Fresh, node("b")], &mut []));
+        assert_eq!(shown("partita_leader "), "1");
     }
 }

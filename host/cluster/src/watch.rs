@@ -3,17 +3,22 @@
 //! A watch begins with a list. When it ends, by a lost connection, an expired version (410) or a restart of the API server, it is resumed or
 //! begun anew, and what vanished in between is reported as gone, so that the receiver only ever learns of differences. [`Seen::Complete`]
 //! comes once, after every kind's first list: before it nothing may be decided.
+//!
+//! A watch may lag, by any time: API servers answer from caches, and a quiet kind does not tell how old what it tells is. So one who begins
+//! to lead lists everything anew, from what etcd has ([`Watches::anew`]): what was done before its lease began is in these lists, and
+//! [`Fresh`] comes after them. Objects that are known in that version are not told again.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use kube::{
     Api, Client, Resource,
     runtime::{
@@ -22,7 +27,10 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc::Sender, task::JoinSet};
+use tokio::{
+    sync::{mpsc::Sender, watch},
+    task::JoinSet,
+};
 
 use crate::objects::{Budget, Claim, GpuNode, Namespace, Node, NodeDrivers, PersistentVolume, Pod, StorageClass, full_name};
 
@@ -31,6 +39,9 @@ use crate::objects::{Budget, Claim, GpuNode, Namespace, Node, NodeDrivers, Persi
 pub const INBOX_MAX: usize = 8_192;
 /// Kinds that are watched.
 const KINDS: usize = 9;
+/// A watch in which nothing failed for so long after an error goes on: tries follow each other faster, and one that succeeds is silent until
+/// something happens to an object.
+const CURED: Duration = Duration::from_mins(2);
 
 /// What a watch saw: the name of an object (`namespace/name`), and the object, or none if it is gone.
 #[derive(Clone, Debug)]
@@ -49,13 +60,17 @@ pub enum Seen {
     Complete,
 }
 
+/// Every kind was listed anew since [`Watches::anew`], and all of it was told before.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh;
+
 /// Whether the watches see the cluster.
 #[derive(Debug, Default)]
 pub struct Health {
     /// Kinds whose first list is not complete.
-    missing: std::sync::Mutex<BTreeSet<String>>,
-    /// Kinds whose watch is broken now, with the error.
-    broken: std::sync::Mutex<std::collections::BTreeMap<String, String>>,
+    missing: Mutex<BTreeSet<String>>,
+    /// Kinds whose watch failed last time, with the error and when.
+    broken: Mutex<BTreeMap<String, (String, Instant)>>,
 }
 
 impl Health {
@@ -64,62 +79,117 @@ impl Health {
     /// # Errors
     /// Kinds that are not listed yet or whose watch is broken, for a person.
     pub fn check(&self) -> Result<(), String> {
+        self.check_at(Instant::now())
+    }
+
+    fn check_at(&self, now: Instant) -> Result<(), String> {
         let missing = lock(&self.missing);
         if !missing.is_empty() {
             return Err(format!("not listed yet: {}", missing.iter().cloned().collect::<Vec<_>>().join(", ")));
         }
         let broken = lock(&self.broken);
-        match broken.iter().next() {
-            Some((kind, error)) => Err(format!("the watch of {kind} is broken: {error}")),
+        match broken.iter().find(|(_, (_, at))| now.duration_since(*at) < CURED) {
+            Some((kind, (error, _))) => Err(format!("the watch of {kind} is broken: {error}")),
             None => Ok(()),
+        }
+    }
+
+    fn fails(&self, kind: &str, error: String) {
+        lock(&self.broken).insert(kind.to_owned(), (error, Instant::now()));
+    }
+
+    /// Something came of a kind.
+    fn works(&self, kind: &str) {
+        lock(&self.broken).remove(kind);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All watches. They end when this goes, or when the inbox is closed.
+#[derive(Debug)]
+pub struct Watches {
+    health: Arc<Health>,
+    tasks: JoinSet<()>,
+    anew: watch::Sender<bool>,
+}
+
+impl Watches {
+    /// Starts them all.
+    #[must_use]
+    pub fn start<T: From<Seen> + From<Fresh> + Send + 'static>(client: &Client, inbox: &Sender<T>) -> Self {
+        let mut tasks = JoinSet::new();
+        let health = Arc::new(Health::default());
+        let all = Arc::new(Left { listed: AtomicUsize::new(KINDS), anew: AtomicUsize::new(KINDS) });
+        let anew = watch::Sender::new(false);
+        macro_rules! watch {
+            ($($variant:ident: $kind:ty),*) => {
+                $(
+                    let kind = <$kind as Resource>::kind(&()).into_owned();
+                    lock(&health.missing).insert(kind.clone());
+                    let watch = Watch { kind, left: all.clone(), health: health.clone(), inbox: inbox.clone(), names: BTreeMap::new() };
+                    let seen = |name, object: Option<$kind>| Seen::$variant(name, object.map(Box::new));
+                    tasks.spawn(watch.run(Api::<$kind>::all(client.clone()), seen, anew.subscribe()));
+                )*
+            };
+        }
+        watch!(
+            Node: Node,
+            GpuNode: GpuNode,
+            Pod: Pod,
+            Namespace: Namespace,
+            Budget: Budget,
+            Claim: Claim,
+            Volume: PersistentVolume,
+            Class: StorageClass,
+            Drivers: NodeDrivers
+        );
+        Self { health, tasks, anew }
+    }
+
+    /// Whether they see the cluster.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        self.health.clone()
+    }
+
+    /// Lists everything anew, once, from what etcd has now or later; [`Fresh`] tells when all of it was told.
+    pub fn anew(&self) {
+        self.anew.send_if_modified(|anew| !std::mem::replace(anew, true));
+    }
+
+    /// Returns when one of them ends, which none does by itself, and says why.
+    pub async fn ended(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => format!("a watch failed: {error}"),
+            _ => "a watch ended".into(),
         }
     }
 }
 
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Starts all watches. They end when the tasks are dropped, or when `inbox` is closed.
-#[must_use]
-pub fn start<T: From<Seen> + Send + 'static>(client: &Client, inbox: &Sender<T>) -> (Arc<Health>, JoinSet<()>) {
-    let mut tasks = JoinSet::new();
-    let health = Arc::new(Health::default());
-    let left = Arc::new(AtomicUsize::new(KINDS));
-    macro_rules! watch {
-        ($($variant:ident: $kind:ty),*) => {
-            $(
-                let kind = <$kind as Resource>::kind(&()).into_owned();
-                lock(&health.missing).insert(kind.clone());
-                let watch = Watch { kind, left: left.clone(), health: health.clone(), inbox: inbox.clone() };
-                tasks.spawn(watch.run(Api::<$kind>::all(client.clone()), |name, object| Seen::$variant(name, object.map(Box::new))));
-            )*
-        };
-    }
-    watch!(
-        Node: Node,
-        GpuNode: GpuNode,
-        Pod: Pod,
-        Namespace: Namespace,
-        Budget: Budget,
-        Claim: Claim,
-        Volume: PersistentVolume,
-        Class: StorageClass,
-        Drivers: NodeDrivers
-    );
-    (health, tasks)
+/// How many kinds are still to come.
+#[derive(Debug)]
+struct Left {
+    /// Kinds that were not listed.
+    listed: AtomicUsize,
+    /// Kinds that were not listed anew.
+    anew: AtomicUsize,
 }
 
 struct Watch<T> {
     kind: String,
-    /// Kinds whose first list is not complete.
-    left: Arc<AtomicUsize>,
+    left: Arc<Left>,
     health: Arc<Health>,
     inbox: Sender<T>,
+    /// The version of each object that was told of.
+    names: BTreeMap<String, String>,
 }
 
-impl<T: From<Seen> + Send + 'static> Watch<T> {
-    async fn run<K>(self, api: Api<K>, seen: impl Fn(String, Option<K>) -> Seen + Send + 'static)
+impl<T: From<Seen> + From<Fresh> + Send + 'static> Watch<T> {
+    /// Watches until the inbox is closed. When `anew` becomes true, it begins anew.
+    async fn run<K>(mut self, api: Api<K>, seen: impl Fn(String, Option<K>) -> Seen + Send + 'static, mut anew: watch::Receiver<bool>)
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + 'static,
     {
@@ -128,60 +198,115 @@ impl<T: From<Seen> + Send + 'static> Watch<T> {
             // Who ended uses nothing; one that ends is told of as gone.
             config = config.fields("status.phase!=Succeeded,status.phase!=Failed");
         }
-        let begin = |config: &watcher::Config| Box::pin(watcher::watcher(api.clone(), config.clone()).default_backoff().into_stream());
-        let mut events = begin(&config);
-        let mut names: BTreeSet<String> = BTreeSet::new();
+        let mut events = begin(&api, &config);
         // Names that the list under way has not shown yet.
         let mut unseen: BTreeSet<String> = BTreeSet::new();
-        let mut listed = false;
-        while let Some(event) = events.next().await {
-            let mut tell = Vec::new();
-            match event {
-                Ok(Event::Init) => unseen.clone_from(&names),
-                Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                    let name = full_name(object.meta());
-                    unseen.remove(&name);
-                    names.insert(name.clone());
-                    tell.push(seen(name, Some(object)));
+        let (mut listed, mut began_anew, mut listed_anew) = (false, false, false);
+        loop {
+            let event = tokio::select! {
+                biased;
+                Ok(()) = anew.changed(), if !began_anew => {
+                    // A streamed list may be as old as the API server's cache; one that is read is as new as etcd.
+                    config.initial_list_strategy = InitialListStrategy::ListWatch;
+                    events = begin(&api, &config);
+                    began_anew = true;
+                    continue;
                 }
-                Ok(Event::Delete(object)) => {
-                    let name = full_name(object.meta());
-                    names.remove(&name);
-                    tell.push(seen(name, None));
+                event = events.next() => event,
+            };
+            let Some(event) = event else { return };
+            let event = match event {
+                // Nothing was answered yet.
+                Ok(Event::Init) => {
+                    unseen = self.names.keys().cloned().collect();
+                    continue;
                 }
-                Ok(Event::InitDone) => {
-                    for name in std::mem::take(&mut unseen) {
-                        names.remove(&name);
-                        tell.push(seen(name, None));
-                    }
-                    if !std::mem::replace(&mut listed, true) {
-                        tracing::debug!(kind = self.kind, objects = names.len(), "listed");
-                        lock(&self.health.missing).remove(&self.kind);
-                        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                            tell.push(Seen::Complete);
-                        }
-                    }
-                }
+                Ok(event) => event,
                 Err(error) if config.initial_list_strategy == InitialListStrategy::StreamingList && streams_no_lists(&error) => {
                     tracing::info!(kind = self.kind, "the API server does not stream lists: they are read page by page");
                     config.initial_list_strategy = InitialListStrategy::ListWatch;
-                    events = begin(&config);
+                    events = begin(&api, &config);
                     continue;
                 }
                 Err(error) => {
                     tracing::warn!(kind = self.kind, "the watch is broken and will be begun again: {error}");
-                    lock(&self.health.broken).insert(self.kind.clone(), error.to_string());
+                    self.health.fails(&self.kind, error.to_string());
                     continue;
                 }
+            };
+            let done = matches!(event, Event::InitDone);
+            let tell = self.take(event, &mut unseen, &seen);
+            self.health.works(&self.kind);
+            // What a list showed is told before it is said that it is complete.
+            let mut all: Vec<T> = tell.into_iter().map(T::from).collect();
+            if done && !std::mem::replace(&mut listed, true) {
+                all.extend(self.is_listed());
             }
-            lock(&self.health.broken).remove(&self.kind);
-            for one in tell {
-                if self.inbox.send(one.into()).await.is_err() {
-                    return;
-                }
+            let open = self.send(all).await;
+            let last =
+                done && began_anew && !std::mem::replace(&mut listed_anew, true) && self.left.anew.fetch_sub(1, Ordering::AcqRel) == 1;
+            if !open || (last && !self.send(vec![T::from(Fresh)]).await) {
+                return;
             }
         }
     }
+
+    /// What to tell of an event.
+    fn take<K: Resource<DynamicType = ()>>(
+        &mut self,
+        event: Event<K>,
+        unseen: &mut BTreeSet<String>,
+        seen: &impl Fn(String, Option<K>) -> Seen,
+    ) -> Vec<Seen> {
+        match event {
+            Event::Init => Vec::new(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let name = full_name(object.meta());
+                unseen.remove(&name);
+                let version = object.meta().resource_version.clone().unwrap_or_default();
+                if self.names.get(&name) == Some(&version) {
+                    return Vec::new();
+                }
+                self.names.insert(name.clone(), version);
+                vec![seen(name, Some(object))]
+            }
+            Event::Delete(object) => {
+                let name = full_name(object.meta());
+                self.names.remove(&name);
+                vec![seen(name, None)]
+            }
+            Event::InitDone => {
+                self.names.retain(|name, _| !unseen.contains(name));
+                std::mem::take(unseen).into_iter().map(|name| seen(name, None)).collect()
+            }
+        }
+    }
+
+    /// The first list is complete. Returns what to say of it.
+    fn is_listed(&self) -> Option<T> {
+        tracing::debug!(kind = self.kind, objects = self.names.len(), "listed");
+        lock(&self.health.missing).remove(&self.kind);
+        (self.left.listed.fetch_sub(1, Ordering::AcqRel) == 1).then(|| T::from(Seen::Complete))
+    }
+
+    /// Sends; false if nobody listens any more.
+    async fn send(&self, all: Vec<T>) -> bool {
+        for one in all {
+            if self.inbox.send(one).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+type Events<K> = std::pin::Pin<Box<dyn Stream<Item = Result<Event<K>, watcher::Error>> + Send>>;
+
+fn begin<K>(api: &Api<K>, config: &watcher::Config) -> Events<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + fmt::Debug + Send + 'static,
+{
+    Box::pin(watcher::watcher(api.clone(), config.clone()).default_backoff().into_stream())
 }
 
 /// Whether an API server refused to stream a list, as those do that cannot: before Kubernetes 1.32, or with `WatchList` turned off.
@@ -190,17 +315,4 @@ fn streams_no_lists(error: &watcher::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use kube::core::Status;
-
-    use super::*;
-
-    #[test]
-    fn only_a_refusal_of_the_question_itself_means_that_lists_are_not_streamed() {
-        let refused =
-            |code: u16| watcher::Error::WatchStartFailed(kube::Error::Api(Status::failure("no", "because").with_code(code).boxed()));
-        assert!(streams_no_lists(&refused(422)) && streams_no_lists(&refused(400)));
-        assert!([403, 404, 410, 429, 500, 503].into_iter().all(|code| !streams_no_lists(&refused(code))));
-        assert!(!streams_no_lists(&watcher::Error::NoResourceVersion));
-    }
-}
+mod tests;

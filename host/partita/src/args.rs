@@ -262,7 +262,7 @@ pub(crate) struct Scheduler {
     /// Where to serve /metrics, /livez, /readyz and /explain/NAMESPACE/POD.
     #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
     pub listen: String,
-    /// Who this process is among its replicas. [default: host name and process id]
+    /// Who this process is among its replicas; something random is appended, so that no two are the same. [default: host name]
     #[arg(long, value_name = "NAME")]
     pub identity: Option<String>,
     /// Act without a lease: only where nothing else of this name can run.
@@ -271,9 +271,9 @@ pub(crate) struct Scheduler {
     /// Namespace of the lease.
     #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
     pub lease_namespace: String,
-    /// Name of the lease.
-    #[arg(long, default_value = "partita-scheduler", value_name = "NAME")]
-    pub lease_name: String,
+    /// Name of the lease: one for each `schedulerName`. [default: NAME-scheduler, with NAME as of --name]
+    #[arg(long, value_name = "NAME")]
+    pub lease_name: Option<String>,
     /// How long the lease lasts after a renewal, seconds. A paused leader stops writing after two thirds of it.
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=300))]
     pub lease_seconds: u64,

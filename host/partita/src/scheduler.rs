@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &Scheduler) -> Result<ExitCode> {
     match end {
         End::Stopped => Ok(ExitCode::SUCCESS),
         End::LostLease => bail!("the lease was lost: another process may lead now; start this one again to run for it anew"),
+        End::Blind => bail!("a watch of the cluster ended; start this process again, and report the bug with its log"),
     }
 }
 
@@ -46,18 +47,18 @@ async fn schedule(arguments: &Scheduler) -> Result<End> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let brain = scheduler::Scheduler::new(&arguments.name, arguments.planner.config(), arguments.dry_run, metrics.clone());
-    let shared = Arc::new(Shared::new(brain, metrics.clone()));
+    let shared = Arc::new(Shared::new(brain, metrics));
     let (stop, stopped) = watch::channel(false);
     let listener = TcpListener::bind(&arguments.listen)
         .await
         .with_context(|| format!("metrics and health cannot be served on {}; name another address with --listen", arguments.listen))?;
-    let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown { shared: shared.clone(), metrics, registry }), stopped.clone()));
+    let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown { shared: shared.clone(), registry }), stopped.clone()));
     tokio::spawn(stop_on_signal(stop.clone()));
 
-    let identity = identity(arguments);
+    let identity = lease::identity(&name(arguments)).context("no name can be made for this process that no other has")?;
     let lease = (!arguments.no_lease && !arguments.dry_run).then(|| lease::Config {
         namespace: arguments.lease_namespace.clone(),
-        name: arguments.lease_name.clone(),
+        name: arguments.lease_name.clone().unwrap_or_else(|| format!("{}-scheduler", arguments.name)),
         identity: identity.clone(),
         duration: Duration::from_secs(arguments.lease_seconds),
     });
@@ -97,10 +98,12 @@ fn policies(arguments: &Scheduler) -> Result<Vec<Box<dyn Partitioner + Send>>> {
     Ok(simulate::chain(&simulate::host()?, &spec, arguments.native)?.into_links())
 }
 
-/// Who this process is: the pod's name in a cluster, else machine and process.
-fn identity(arguments: &Scheduler) -> String {
-    let machine = || env::var("HOSTNAME").unwrap_or_else(|_| "partita".into());
-    arguments.identity.clone().unwrap_or_else(|| format!("{}-{}", machine(), std::process::id()))
+/// What people know this process by: the pod's name in a cluster, else the machine's.
+fn name(arguments: &Scheduler) -> String {
+    let set = arguments.identity.clone().or_else(|| env::var("HOSTNAME").ok());
+    // Shells seldom export HOSTNAME; what is appended tells apart those that have no name at all.
+    let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    set.or_else(machine).filter(|name| !name.is_empty()).unwrap_or_else(|| "partita".into())
 }
 
 async fn stop_on_signal(stop: watch::Sender<bool>) {
@@ -121,13 +124,11 @@ async fn stop_on_signal(stop: watch::Sender<bool>) {
 /// What the HTTP server shows.
 struct Shown {
     shared: Arc<Shared>,
-    metrics: Metrics,
     registry: Registry,
 }
 
 impl Source for Shown {
     fn metrics(&self) -> String {
-        self.metrics.look(self.shared.brain().planner());
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -159,7 +160,8 @@ fn words(effect: &Effect) -> String {
         }
         Effect::Look { pod, node } => format!("look     {}/{}: whether it is on {node}", pod.namespace, pod.name),
         Effect::Evict { pod, by } => format!("evict    {}/{} for {by}", pod.namespace, pod.name),
+        Effect::Nominate { pod, node } if node.is_empty() => format!("nominate {}/{} to no node any more", pod.namespace, pod.name),
         Effect::Nominate { pod, node } => format!("nominate {}/{} to {node}", pod.namespace, pod.name),
-        Effect::Explain { pod, message } => format!("waits    {}/{}: {message}", pod.namespace, pod.name),
+        Effect::Explain { pod, message, .. } => format!("waits    {}/{}: {message}", pod.namespace, pod.name),
     }
 }

@@ -50,7 +50,6 @@ impl Scheduler {
             Effect::Nominate { pod: other.name(), node: self.node_names.get(&node).cloned().unwrap_or_default() },
         ];
         tracing::info!(pod = victim, by = winner, "is evicted");
-        self.metrics.evictions.inc();
         self.stays.insert(pod, self.now_ms + ANSWER_MS);
         for effect in effects {
             if !self.effects.contains(&effect) {

@@ -89,16 +89,38 @@ pub enum Effect {
     Nominate {
         /// The pod.
         pod: PodName,
-        /// The node.
+        /// The node; empty if that is so no longer.
         node: String,
     },
     /// Say of a pod why it waits.
     Explain {
         /// The pod.
         pod: PodName,
+        /// For programs: `Unschedulable` if another node might help, as autoscalers read it.
+        reason: &'static str,
         /// For a person, and for programs that look at its beginning.
         message: String,
+        /// Whether the pod was not told before that it is not scheduled.
+        turns: bool,
     },
+}
+
+impl Effect {
+    /// That it went like this.
+    #[must_use]
+    pub fn ends(self, outcome: Outcome) -> Done {
+        match self {
+            Self::Layout { node, spec, .. } => Done::Layout { node, generation: spec.generation, outcome },
+            Self::Volumes { pod, node, .. } => Done::Volumes { pod, node, outcome },
+            Self::Bind { pod, node, .. } => Done::Bind { pod, node, outcome },
+            Self::Look { pod, node } => {
+                let found = if outcome == Outcome::Done { Ok(Some(node.clone())) } else { Err(outcome) };
+                Done::Look { pod, node, found }
+            }
+            Self::Evict { pod, .. } => Done::Evict { pod, outcome },
+            Self::Nominate { pod, .. } | Self::Explain { pod, .. } => Done::Told { pod, outcome },
+        }
+    }
 }
 
 /// How something went.
@@ -116,6 +138,21 @@ pub enum Outcome {
     Refused(String),
     /// The fence is closed: this process leads no longer.
     Fenced,
+}
+
+impl Outcome {
+    /// A word for it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Gone => "gone",
+            Self::Conflict(_) => "conflict",
+            Self::Unknown(_) => "unknown",
+            Self::Refused(_) => "refused",
+            Self::Fenced => "fenced",
+        }
+    }
 }
 
 /// What went how.
@@ -171,4 +208,20 @@ pub enum Done {
         /// How it went.
         outcome: Outcome,
     },
+}
+
+impl Done {
+    /// How it went.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        match self {
+            Self::Layout { outcome, .. }
+            | Self::Volumes { outcome, .. }
+            | Self::Bind { outcome, .. }
+            | Self::Evict { outcome, .. }
+            | Self::Told { outcome, .. }
+            | Self::Look { found: Err(outcome), .. } => outcome,
+            Self::Look { found: Ok(_), .. } => &Outcome::Done,
+        }
+    }
 }

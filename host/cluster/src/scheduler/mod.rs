@@ -50,6 +50,7 @@ use partita_core::{
     state::{Event, Refused},
 };
 
+pub(crate) use self::metrics::Counted;
 pub use self::metrics::Metrics;
 use self::{
     effect::Effect,

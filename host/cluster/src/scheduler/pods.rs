@@ -246,6 +246,9 @@ impl Scheduler {
             if !flight.chosen.is_empty() {
                 self.settle_promises(name);
             }
+        } else if entry.stage == Stage::Homeless || left == Stage::Homeless {
+            // Nobody who is not there counts as a user.
+            self.free_claims(name);
         }
     }
 

@@ -13,12 +13,14 @@ use super::{
     Scheduler,
     effect::{Effect, Outcome, PodName},
     flight::Step,
-    pods::Stage,
+    pods::{PodEntry, Stage},
 };
 
 /// How often the reason of a pod that goes on waiting is told anew, milliseconds, if it changed: counts of nodes change with every pod, and
-/// each telling is a write.
+/// each telling is a write. Doubled each time for a pod that is told often.
 const RETELL_MS: u64 = 10_000;
+/// The longest such time.
+const RETELL_MAX_MS: u64 = 300_000;
 /// The most reasons told in one turn: each is a write to the API server, and those that bind pods come first.
 const TELL_MAX: usize = 256;
 /// The most nodes looked at for reasons in one turn, some tens of milliseconds: what is left comes in the next.
@@ -31,8 +33,10 @@ const MESSAGE_MAX: usize = 32_768;
 /// What was told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reasons {
-    /// By pod: what was told, and when.
-    told: BTreeMap<String, (String, u64)>,
+    /// By pod: what was told.
+    told: BTreeMap<String, Told>,
+    /// Pods of which it was said that room is made for them on a node.
+    nominated: BTreeSet<String>,
     /// Pods to be told now.
     new: BTreeSet<String>,
     /// Pods to be told when those who go on waiting are: it is too soon after the last time, or did not go well.
@@ -41,6 +45,15 @@ pub(super) struct Reasons {
     sweep: BTreeSet<LaneKey>,
     /// When all who wait are looked at again.
     sweep_at_ms: u64,
+}
+
+/// What a pod was told.
+#[derive(Clone, Debug)]
+struct Told {
+    message: String,
+    at_ms: u64,
+    /// How long it is told nothing else after it, milliseconds.
+    rest_ms: u64,
 }
 
 impl Reasons {
@@ -52,6 +65,7 @@ impl Reasons {
         self.told.remove(pod);
         self.new.remove(pod);
         self.later.remove(pod);
+        self.nominated.remove(pod);
     }
 
     /// Whether somebody was told nothing yet.
@@ -88,6 +102,7 @@ pub struct Standing {
 impl Scheduler {
     /// Tells pods why they wait: new ones at once, the others when it is time.
     pub(super) fn explain(&mut self) {
+        self.end_nominations();
         if self.reasons.sweep_at_ms <= self.now_ms && self.reasons.sweep.is_empty() {
             self.reasons.sweep_at_ms = self.now_ms + RETELL_MS;
             self.reasons.sweep = self.planner.queue().lanes().collect();
@@ -182,25 +197,62 @@ impl Scheduler {
         }
         let away = if entry.stage == Stage::Waits { entry.avoids.words(self.now_ms) } else { String::new() };
         let message: String = message.chars().chain(away.chars()).take(MESSAGE_MAX).collect();
+        let said = entry.object.status.value.condition("PodScheduled").filter(|said| said.status == "False");
+        let mut rest_ms = RETELL_MS;
         match self.reasons.told.get(name) {
-            Some((told, _)) if *told == message => return false,
-            Some((_, at_ms)) if self.now_ms.saturating_sub(*at_ms) < RETELL_MS => {
-                self.reasons.later.insert(name.to_owned());
-                return false;
+            Some(told) if told.message == message => return false,
+            Some(told) => {
+                let since_ms = self.now_ms.saturating_sub(told.at_ms);
+                if since_ms < told.rest_ms {
+                    self.reasons.later.insert(name.to_owned());
+                    return false;
+                }
+                if since_ms < 2 * told.rest_ms {
+                    rest_ms = (2 * told.rest_ms).min(RETELL_MAX_MS);
+                }
             }
-            Some(_) => {}
             // Before a restart.
             None => {
-                let said = entry.object.status.value.condition("PodScheduled");
-                if said.is_some_and(|said| said.message == message && said.status == "False") {
-                    self.reasons.told.insert(name.to_owned(), (message, self.now_ms));
+                if said.is_some_and(|said| said.message == message) {
+                    self.reasons.told.insert(name.to_owned(), Told { message, at_ms: self.now_ms, rest_ms });
                     return false;
                 }
             }
         }
-        self.reasons.told.insert(name.to_owned(), (message.clone(), self.now_ms));
-        self.effects.push(Effect::Explain { pod: entry.name(), message });
+        let reason = match entry.stage {
+            // No other node would help, so none is to be bought for it.
+            Stage::Held(_) => "Held",
+            Stage::Returns => "Returns",
+            _ => "Unschedulable",
+        };
+        // Said once, it stays so until the pod is bound.
+        let turns = said.is_none() && !self.reasons.told.contains_key(name);
+        self.reasons.told.insert(name.to_owned(), Told { message: message.clone(), at_ms: self.now_ms, rest_ms });
+        self.effects.push(Effect::Explain { pod: entry.name(), reason, message, turns });
         true
+    }
+
+    /// Pods for which no room is made any more are not said to be about to go to a node.
+    fn end_nominations(&mut self) {
+        for effect in &self.effects {
+            if let Effect::Nominate { pod, .. } = effect {
+                self.reasons.nominated.insert(format!("{}/{}", pod.namespace, pod.name));
+            }
+        }
+        // Those of a former leader.
+        let found = |name: &&String| self.pods.get(*name).is_some_and(|entry| !entry.object.status.value.nominated_node_name.is_empty());
+        let found: Vec<String> = self.reasons.new.iter().filter(found).cloned().collect();
+        self.reasons.nominated.extend(found);
+        let claims = |entry: &PodEntry| entry.id.is_some_and(|id| self.planner.cluster().claim_of(id).is_some());
+        let stays =
+            |name: &String| self.pods.get(name).is_some_and(|entry| entry.flight().is_some() || (!entry.is_bound() && claims(entry)));
+        let over: Vec<String> = self.reasons.nominated.iter().filter(|name| !stays(name)).cloned().collect();
+        for name in over {
+            self.reasons.nominated.remove(&name);
+            if let Some(entry) = self.pods.get(&name).filter(|entry| !entry.is_bound()) {
+                self.effects.push(Effect::Nominate { pod: entry.name(), node: String::new() });
+            }
+        }
     }
 
     /// What could not be told is told again later.

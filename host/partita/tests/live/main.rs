@@ -13,3 +13,4 @@ mod leaders;
 mod rights;
 mod semantics;
 mod stage;
+mod words;

@@ -17,6 +17,7 @@ mod reasons;
 mod server;
 mod users;
 mod volumes;
+mod words;
 mod world;
 
 use partita_core::policy::{Candidates, Fault, Partitioner, Reads, Revision, View};

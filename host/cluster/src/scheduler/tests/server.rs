@@ -184,8 +184,8 @@ impl Server {
                 Outcome::Done
             }
             Effect::Volumes { pod, choices, .. } => self.choose(pod, choices),
-            Effect::Explain { pod, message } => {
-                let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+            Effect::Explain { pod, reason, message, .. } => {
+                let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message});
                 self.on_pod(pod, |pod| pod.status.value.conditions = vec![serde_json::from_value(condition).unwrap()])
             }
             Effect::Nominate { pod, node } => self.on_pod(pod, |pod| pod.status.value.nominated_node_name.clone_from(node)),
