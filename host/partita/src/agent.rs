@@ -94,6 +94,7 @@ struct Partition {
 /// Runs the command.
 pub(crate) fn run(command: &Agent) -> Result<ExitCode> {
     let Agent::Inspect(arguments) = command;
+    let _span = tracing::info_span!("inspect").entered();
     let driver: Arc<dyn Driver> = match &arguments.simulated {
         Some(text) => Arc::new(Simulated::new(text, "inspect")?),
         None => Arc::new(NvmlDriver::load(arguments.library.as_deref())?),

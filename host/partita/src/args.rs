@@ -32,6 +32,9 @@ pub(crate) struct Cli {
     /// How to write the log, on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, value_name = "FORMAT")]
     pub log: LogFormat,
+    /// Where to send what was done and how long it took: an OpenTelemetry collector that takes OTLP over gRPC.
+    #[arg(long, global = true, value_name = "URL")]
+    pub otlp: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }

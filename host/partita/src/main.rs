@@ -5,6 +5,7 @@ mod args;
 mod churn;
 mod explain;
 mod explain_pod;
+mod log;
 mod output;
 mod policy;
 mod sample;
@@ -12,16 +13,12 @@ mod scheduler;
 mod simulate;
 mod spec;
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Color, Command, ExplainWhat, LogFormat};
+use crate::args::{Cli, Color, Command, ExplainWhat};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -29,9 +26,18 @@ fn main() -> ExitCode {
         // Before anything else is set up: this process reads hostile bytes under limits and does nothing more.
         return partita_policy::compile_main();
     }
-    log(cli.verbose, cli.log);
+    let spans = match log::start(cli.verbose, cli.log, cli.otlp.as_deref()) {
+        Ok(spans) => spans,
+        Err(error) => {
+            output::error(&error);
+            return ExitCode::FAILURE;
+        }
+    };
     output::colors(cli.color != Color::Never && (cli.color == Color::Always || output::terminal_wants_color()));
-    match run(cli.command) {
+    let ended = run(cli.command);
+    // What is not sent yet is.
+    drop(spans);
+    match ended {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -53,17 +59,6 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Policy(command) => policy::run(command),
         Command::Compile => unreachable!("handled before anything else"),
-    }
-}
-
-/// Logs to standard error. `PARTITA_LOG` takes the place of `-v`, in the syntax of tracing's `EnvFilter`.
-fn log(verbose: u8, format: LogFormat) {
-    let level = ["warn", "info", "debug"].get(usize::from(verbose)).unwrap_or(&"trace");
-    let filter = EnvFilter::try_from_env("PARTITA_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
     }
 }
 
