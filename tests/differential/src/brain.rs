@@ -197,7 +197,7 @@ impl Brain {
     /// If it wishes for anything but to tell why pods wait.
     pub fn look(&mut self) {
         for effect in self.scheduler.turn(self.now_ms, &mut []) {
-            let Effect::Explain { pod, message } = effect else { panic!("without a policy {effect:?} was decided") };
+            let Effect::Explain { pod, message, .. } = effect else { panic!("without a policy {effect:?} was decided") };
             self.told.insert(full(&pod), message);
         }
     }
@@ -232,7 +232,7 @@ impl Brain {
             let mut done = Vec::new();
             for effect in effects {
                 match effect {
-                    Effect::Explain { pod, message } => drop(self.told.insert(full(&pod), message)),
+                    Effect::Explain { pod, message, .. } => drop(self.told.insert(full(&pod), message)),
                     Effect::Volumes { pod, node, choices } => {
                         decisions.extend(self.decide(&pod, &node));
                         for choice in choices {
