@@ -68,7 +68,7 @@ async fn the_server_refuses_what_makes_no_sense() {
         ("GpuNode", layout(3, 7, good.clone()), ""),
         ("GpuNode", layout(2, 8, good.clone()), "term must not decrease"),
         ("GpuNode", layout(3, 6, good), "generation must not decrease"),
-        ("GpuNode", layout(3, 8, json!([gpu(0, "mig", json!([])), gpu(0, "mig", json!([]))])), "uplicate"),
+        ("GpuNode", layout(3, 8, json!([gpu(0, "mig", json!([])), {"uuid": "GPU-0", "index": 1, "cut": "mig"}])), "uuid of its own"),
         ("GpuNode", layout(3, 8, json!([gpu(0, "mig", json!([])), {"uuid": "other", "index": 0, "cut": "mig"}])), "index of its own"),
         ("GpuNode", layout(3, 8, json!([gpu(64, "mig", json!([]))])), "less than or equal to 63"),
         ("GpuNode", layout(3, 8, json!([gpu(0, "MIG", json!([]))])), "supported values"),

@@ -41,7 +41,8 @@ pub const NUMBER_MAX: i64 = 1 << 53;
 #[x_kube(
     validation = ("self.term >= oldSelf.term", "term must not decrease: a scheduler that is no longer the leader wrote this"),
     validation = ("self.generation >= oldSelf.generation", "generation must not decrease: this layout is older than the one there"),
-    validation = ("self.gpus.all(g, self.gpus.exists_one(o, o.index == g.index))", "every GPU needs an index of its own")
+    validation = ("self.gpus.all(g, self.gpus.exists_one(o, o.index == g.index))", "every GPU needs an index of its own"),
+    validation = ("self.gpus.all(g, self.gpus.exists_one(o, o.uuid == g.uuid))", "every GPU needs a uuid of its own")
 )]
 pub struct GpuNodeSpec {
     /// The term of the leader that wrote this.
