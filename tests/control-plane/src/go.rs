@@ -48,11 +48,12 @@ fn go(module: &Path) -> Command {
     command
 }
 
-/// Compiles `target`, for which Go was [checked](check), of the module in the folder `module` to the file `to`.
-pub(crate) fn build(module: &Path, target: &Target, to: &Path, progress: &Progress) -> Result<(), Error> {
+/// Compiles `target`, for which Go was [checked](check), of the module in the folder `module` to the file `to`. Packages that were compiled
+/// before, for another target, lie in the folder `compiled`.
+pub(crate) fn build(module: &Path, target: &Target, compiled: &Path, to: &Path, progress: &Progress) -> Result<(), Error> {
     progress.begin(target.name);
     let mut command = go(module);
-    command.args(arguments()).arg("-o").arg(to).arg(target.package).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env("GOCACHE", compiled).args(arguments()).arg("-o").arg(to).arg(target.package).stdout(Stdio::null()).stderr(Stdio::piped());
     let shown = format!("go build {} (in {})", target.package, module.display());
     let mut child = process::spawn(command).doing(|| format!("could not run `{shown}`"))?;
     let mut last = VecDeque::new();

@@ -35,10 +35,11 @@ fn run(command: Command) -> Result<()> {
 }
 
 fn build(node: bool, output: Output) -> Result<()> {
-    let Programs { etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible, .. } = programs::build()?;
+    let (programs, node) =
+        if node { programs::build_all().map(|(programs, node)| (programs, Some(node)))? } else { (programs::build()?, None) };
+    let Programs { etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible, .. } = programs;
     let mut paths = vec![etcd, api_server, controller_manager, scheduler, kubectl, kwok, feasible];
-    if node {
-        let NodePrograms { kubelet, containerd, ctr, witness } = programs::build_node()?;
+    if let Some(NodePrograms { kubelet, containerd, ctr, witness }) = node {
         paths.extend([kubelet, containerd, ctr, witness]);
     }
     let mut out = io::stdout().lock();

@@ -166,9 +166,32 @@ pub fn cache() -> PathBuf {
 /// # Errors
 /// When Go is missing, too old or fails, or when the cache cannot be written.
 pub fn build() -> Result<Programs, Error> {
-    let [etcd, kubernetes, kwok, feasible] = folders(&GROUPS)?;
+    folders(&GROUPS.each_ref()).map(programs)
+}
+
+/// The same for the programs of a real node, which only tests of a node agent need.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_node() -> Result<NodePrograms, Error> {
+    folders(&NODE_GROUPS.each_ref()).map(node_programs)
+}
+
+/// Both at once, so that what they share is compiled once.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_all() -> Result<(Programs, NodePrograms), Error> {
+    let [etcd, kubernetes, kwok, feasible] = GROUPS.each_ref();
+    let [kubelet, containerd, witness] = NODE_GROUPS.each_ref();
+    let all = [etcd, kubernetes, kwok, feasible, kubelet, containerd, witness];
+    let [etcd, kubernetes, kwok, feasible, kubelet, containerd, witness] = folders(&all)?;
+    Ok((programs([etcd, kubernetes, kwok, feasible]), node_programs([kubelet, containerd, witness])))
+}
+
+fn programs([etcd, kubernetes, kwok, feasible]: [PathBuf; 4]) -> Programs {
     let kubernetes = kubernetes.join("bin");
-    Ok(Programs {
+    Programs {
         etcd: etcd.join("bin/etcd"),
         api_server: kubernetes.join("kube-apiserver"),
         controller_manager: kubernetes.join("kube-controller-manager"),
@@ -177,31 +200,27 @@ pub fn build() -> Result<Programs, Error> {
         kwok: kwok.join("bin/kwok"),
         kwok_stages: kwok.join("stages.yaml"),
         feasible: feasible.join("bin/feasible"),
-    })
+    }
 }
 
-/// The same for the programs of a real node, which only tests of a node agent need.
-///
-/// # Errors
-/// As [`build`].
-pub fn build_node() -> Result<NodePrograms, Error> {
-    let [kubelet, containerd, witness] = folders(&NODE_GROUPS)?.map(|folder| folder.join("bin"));
-    Ok(NodePrograms {
+fn node_programs(folders: [PathBuf; 3]) -> NodePrograms {
+    let [kubelet, containerd, witness] = folders.map(|folder| folder.join("bin"));
+    NodePrograms {
         kubelet: kubelet.join("kubelet"),
         containerd: containerd.join("containerd"),
         ctr: containerd.join("ctr"),
         witness: witness.join("witness"),
-    })
+    }
 }
 
 /// Where each of `groups` lies, after it was built if it was not.
-fn folders<const N: usize>(groups: &'static [Group; N]) -> Result<[PathBuf; N], Error> {
+fn folders<const N: usize>(groups: &[&'static Group; N]) -> Result<[PathBuf; N], Error> {
     let home = cache().join("control-plane");
     let mut folders = [const { PathBuf::new() }; N];
     for (folder, group) in folders.iter_mut().zip(groups) {
         *folder = group.folder(&home)?;
     }
-    let missing: Vec<(&Group, &PathBuf)> = groups.iter().zip(&folders).filter(|(_, folder)| !folder.exists()).collect();
+    let missing: Vec<(&Group, &PathBuf)> = groups.iter().copied().zip(&folders).filter(|(_, folder)| !folder.exists()).collect();
     if !missing.is_empty() {
         build_missing(&home, &missing)?;
     }
@@ -222,10 +241,12 @@ fn build_missing(home: &Path, missing: &[(&Group, &PathBuf)]) -> Result<(), Erro
         lock.lock().doing(|| format!("could not lock {}", path.display()))?;
     }
     remove_unfinished(home).doing(|| format!("could not tidy {}", home.display()))?;
+    // Gigabytes that nobody needs again: what is built stays, what it was built from goes.
+    let compiled = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(home).doing(|| format!("in {}", home.display()))?;
     for (group, folder) in missing {
         // Whoever held the lock may have built it meanwhile.
         if !folder.exists() {
-            group.build(home, folder, &progress)?;
+            group.build(home, folder, compiled.path(), &progress)?;
         }
     }
     progress.finish();
@@ -270,11 +291,11 @@ impl Group {
         Ok(home.join(format!("{}-{}-{hash}", self.name, self.version)))
     }
 
-    fn build(&self, home: &Path, folder: &Path, progress: &Progress) -> Result<(), Error> {
+    fn build(&self, home: &Path, folder: &Path, compiled: &Path, progress: &Progress) -> Result<(), Error> {
         let temporary = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(home).doing(|| format!("in {}", home.display()))?;
         let module = self.module();
         for target in self.targets {
-            go::build(&module, target, &temporary.path().join("bin").join(target.name), progress)?;
+            go::build(&module, target, compiled, &temporary.path().join("bin").join(target.name), progress)?;
         }
         if let Some((named, folders)) = self.stages {
             let source = go::module_folder(&module, named)?;
