@@ -25,6 +25,7 @@ mod line;
 pub use partita_core::model::product as models;
 pub mod objects;
 pub mod quantity;
+mod resource;
 pub mod run;
 pub mod scheduler;
 pub mod translate;

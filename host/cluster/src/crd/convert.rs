@@ -7,7 +7,7 @@ use partita_core::{
 use thiserror::Error;
 
 use super::{DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNodeStatus, PartitionState, PodRef};
-use crate::models;
+use crate::{models, resource};
 
 /// Why the report of a node's agent cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -61,14 +61,15 @@ pub fn model_of(gpu: &FoundGpu) -> GpuModel {
 /// there: a process, or a pod that got it in another way than by a resource.
 #[must_use]
 pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(u8, &str) -> bool) -> GpuSpec {
-    let stranger = gpu.users.iter().find(|user| !known(gpu.index, user));
+    let stranger = gpu.sharers().find(|user| !known(gpu.index, user));
     let unusable = match (gpu.healthy, stranger) {
         (false, _) if gpu.message.is_empty() => Some("its node reports it unhealthy".to_owned()),
         (false, _) => Some(gpu.message.clone()),
         (true, Some(user)) if gpu.cut == Cut::Shares => Some(format!("{user} uses it, whom the scheduler did not give it")),
         _ => None,
     };
-    let found = gpu.partitions.iter().filter_map(found_of).collect();
+    // A share is nothing that exists beside the pod that has it.
+    let found = gpu.partitions.iter().filter(|one| gpu.cut != Cut::Shares || one.milli.is_none()).filter_map(found_of).collect();
     GpuSpec { model: model_of(gpu).name, cut: gpu.cut, uuid: gpu.uuid.clone(), found, unusable }
 }
 
@@ -91,48 +92,87 @@ pub fn found_of(partition: &FoundPartition) -> Option<Found> {
     })
 }
 
-/// The layout that a node shall have: what the core's books say of each GPU that has a UUID and is not set aside.
-///
-/// `pods` are those that use the node's GPUs, with what they use.
-pub fn desired<'a>(node: &Node, models: &Models, pods: impl Iterator<Item = (PodId, PodRef, &'a Grant)>) -> Vec<DesiredGpu> {
-    let pods: Vec<(PodId, PodRef, &Grant)> = pods.collect();
-    let who = |holder: Option<Holder>| match holder {
-        Some(Holder::Pod(id)) => pods.iter().find(|pod| pod.0 == id).map(|pod| pod.1.clone()),
-        Some(Holder::Unknown) | None => None,
-    };
+impl FoundGpu {
+    /// Who uses it as a whole or in shares; nobody does of a GPU that is cut otherwise.
+    pub(crate) fn sharers(&self) -> impl Iterator<Item = &String> {
+        let shares = self.partitions.iter().filter(|one| one.milli.is_some()).flat_map(|one| &one.users);
+        self.users.iter().chain(shares)
+    }
+}
+
+/// A pod that uses GPUs of a node.
+#[derive(Clone, Debug)]
+pub struct Tenant<'a> {
+    /// Its number in the core's books.
+    pub id: PodId,
+    /// How the API server knows it.
+    pub pod: PodRef,
+    /// What it uses.
+    pub grant: &'a Grant,
+    /// The resources by which it asks for GPUs, and how many of each.
+    pub asks: Vec<(String, u32)>,
+}
+
+/// The layout that a node shall have: what the core's books say of each GPU that has a UUID and is not set aside, and under which names its
+/// parts are asked for.
+#[must_use]
+pub fn desired(node: &Node, models: &Models, tenants: &[Tenant<'_>]) -> Vec<DesiredGpu> {
+    let named: Vec<Named<'_>> = tenants.iter().flat_map(|tenant| named(tenant, node, models)).collect();
     let managed = (0u8..).zip(&node.room.gpus).zip(&node.spec.gpus).filter(|((_, gpu), spec)| gpu.fault.is_none() && !spec.uuid.is_empty());
     managed
         .map(|((index, gpu), spec)| {
+            let of = |partition: DesiredPartition, used: Use, holder: Option<Holder>| {
+                let Some(Holder::Pod(id)) = holder else { return partition };
+                let part = named.iter().find(|one| one.tenant.id == id && one.gpu == index && one.used == used);
+                part.map_or_else(|| partition.clone(), |part| part.on(partition.clone()))
+            };
             let partitions = match (&gpu.layout, models.layouts(gpu.model), models.grid(gpu.model)) {
                 (Layout::Mig(mig), Some(layouts), Some(grid)) => mig
                     .partitions(layouts)
-                    .map(|one| DesiredPartition {
-                        profile: Some(grid.profiles[usize::from(one.placement.profile)].name.clone()),
-                        start: Some(one.placement.start),
-                        pod: who(one.holder),
-                        ..DesiredPartition::default()
+                    .map(|one| {
+                        let profile = Some(grid.profiles[usize::from(one.placement.profile)].name.clone());
+                        let partition = DesiredPartition { profile, start: Some(one.placement.start), ..DesiredPartition::default() };
+                        of(partition, Use::Partition(one.placement), one.holder)
                     })
                     .collect(),
                 (Layout::Mps(slices), ..) => slices
                     .all
                     .iter()
-                    .map(|one| DesiredPartition { memory_mib: Some(one.memory_mib), pod: who(one.holder), ..DesiredPartition::default() })
+                    .map(|one| {
+                        let partition = DesiredPartition { memory_mib: Some(one.memory_mib), ..DesiredPartition::default() };
+                        of(partition, Use::Mps(one.memory_mib), one.holder)
+                    })
                     .collect(),
-                _ => shares(index, &pods),
+                _ => named.iter().filter(|one| one.gpu == index).filter_map(Named::share).collect(),
             };
             DesiredGpu { uuid: spec.uuid.clone(), index, cut: gpu.cut(), partitions }
         })
         .collect()
 }
 
-/// Who has how much of a GPU that is whole or time-sliced.
-fn shares(index: u8, pods: &[(PodId, PodRef, &Grant)]) -> Vec<DesiredPartition> {
-    let of_pod = |(_, pod, grant): &(PodId, PodRef, &Grant)| {
-        let mine =
-            grant.0.iter().find_map(|&(gpu, used)| if let Use::Share(milli) = used { (gpu == index).then_some(milli) } else { None });
-        mine.map(|milli| DesiredPartition { milli: Some(milli), pod: Some(pod.clone()), ..DesiredPartition::default() })
-    };
-    pods.iter().filter_map(of_pod).collect()
+/// What a pod uses of a GPU, and the resource by which it asks for that.
+struct Named<'a> {
+    tenant: &'a Tenant<'a>,
+    gpu: u8,
+    used: Use,
+    resource: Option<String>,
+}
+
+fn named<'a>(tenant: &'a Tenant<'a>, node: &Node, models: &Models) -> impl Iterator<Item = Named<'a>> {
+    let names = resource::answered(&tenant.asks, tenant.grant, node, models);
+    tenant.grant.0.iter().zip(names).map(move |(&(gpu, used), resource)| Named { tenant, gpu, used, resource })
+}
+
+impl Named<'_> {
+    fn on(&self, partition: DesiredPartition) -> DesiredPartition {
+        DesiredPartition { pod: Some(self.tenant.pod.clone()), resource: self.resource.clone(), ..partition }
+    }
+
+    /// How much it has of a GPU that is whole or time-sliced.
+    fn share(&self) -> Option<DesiredPartition> {
+        let Use::Share(milli) = self.used else { return None };
+        Some(self.on(DesiredPartition { milli: Some(milli), ..DesiredPartition::default() }))
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +220,9 @@ mod tests {
         assert_eq!(gpu_spec(&used, &|_, _| true).unusable, None);
         let reason = gpu_spec(&used, &|_, user| user == "ns/pod").unusable.unwrap();
         assert!(reason.contains("pid:7"), "{reason}");
+        let whole = FoundPartition { milli: Some(1000), users: vec!["ns/pod".into(), "ns/other".into()], ..FoundPartition::default() };
+        let shared = gpu_spec(&FoundGpu { partitions: vec![whole], ..found(0, Cut::Shares) }, &|_, user| user == "ns/pod");
+        assert!(shared.unusable.unwrap().contains("ns/other") && shared.found.is_empty());
         let broken = FoundGpu { healthy: false, message: "Xid 79".into(), ..found(0, Cut::Mig) };
         assert_eq!(gpu_spec(&broken, &|_, _| true).unusable.as_deref(), Some("Xid 79"));
     }
@@ -234,19 +277,23 @@ mod tests {
             pods.push((id, PodRef { namespace: "ns".into(), name: format!("p{row}"), uid: row.to_string() }, grant));
         }
         let pod = |row: usize| Some(pods[row].1.clone());
-        let on_node = pods.iter().map(|(id, pod, grant)| (*id, pod.clone(), grant));
-        let wanted = desired(cluster.node(NodeId(0)).unwrap(), cluster.models(), on_node);
-        let mig =
-            |start: u8, pod| DesiredPartition { profile: Some("1g.6gb".into()), start: Some(start), pod, ..DesiredPartition::default() };
-        let mps = |mib: u32, pod| DesiredPartition { memory_mib: Some(mib), pod, ..DesiredPartition::default() };
-        let milli = DesiredPartition { milli: Some(250), pod: pod(2), ..DesiredPartition::default() };
+        let names = ["nvidia.com/mig-1g.6gb", "nvidia.com/gpu-2gb", "partita.dev/gpu"];
+        let tenants = pods.iter().zip(names);
+        let tenants: Vec<Tenant<'_>> =
+            tenants.map(|((id, pod, grant), name)| Tenant { id: *id, pod: pod.clone(), grant, asks: vec![(name.to_owned(), 1)] }).collect();
+        let wanted = desired(cluster.node(NodeId(0)).unwrap(), cluster.models(), &tenants);
+        let by = |row: usize| DesiredPartition { pod: pod(row), resource: Some(names[row].to_owned()), ..DesiredPartition::default() };
+        let mig = |start: u8, of| DesiredPartition { profile: Some("1g.6gb".into()), start: Some(start), ..of };
+        let mps = |mib: u32, of| DesiredPartition { memory_mib: Some(mib), ..of };
+        let milli = DesiredPartition { milli: Some(250), ..by(2) };
+        let warm = DesiredPartition::default;
         let gpu = |index: u8, cut, partitions| DesiredGpu { uuid: format!("GPU-{index}"), index, cut, partitions };
         // The one that is unhealthy is left as it is.
         assert_eq!(
             wanted,
             [
-                gpu(0, Cut::Mig, vec![mig(0, None), mig(1, pod(0))]),
-                gpu(1, Cut::Mps, vec![mps(1024, None), mps(2048, pod(1))]),
+                gpu(0, Cut::Mig, vec![mig(0, warm()), mig(1, by(0))]),
+                gpu(1, Cut::Mps, vec![mps(1024, warm()), mps(2048, by(1))]),
                 gpu(2, Cut::Shares, vec![milli]),
             ]
         );

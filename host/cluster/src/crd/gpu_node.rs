@@ -19,6 +19,13 @@ pub const INDEX_MAX: u8 = 63;
 /// The highest term and generation, 2^53: beyond it numbers of JSON are not exact everywhere, and nobody counts that far.
 pub const NUMBER_MAX: i64 = 1 << 53;
 
+/// The longest name of an extended resource: a domain, a slash and a name.
+const RESOURCE_MAX: usize = 253 + 1 + 63;
+
+/// How the name of an extended resource is written.
+const RESOURCE_NAME: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$";
+
 /// What the scheduler wants of a node's GPUs.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[kube(
@@ -86,7 +93,7 @@ pub struct DesiredGpu {
     /// How it is cut.
     #[schemars(with = "CutName")]
     pub cut: Cut,
-    /// Its partitions: all that shall be, none besides.
+    /// Its partitions: all that shall be, none besides. Shares are those that pods have; a GPU cut in shares without any is offered whole.
     #[serde(default)]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -96,6 +103,7 @@ pub struct DesiredGpu {
 /// A partition that shall be: MIG, MPS or a share, after the GPU's cut.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.resource) || has(self.pod)", "resource is the name by which pod asks, so without pod there is none"))]
 pub struct DesiredPartition {
     /// MIG: the name of its profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +124,11 @@ pub struct DesiredPartition {
     /// The pod that it is for; none for a warm partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRef>,
+    /// The resource by which that pod asks for it, as its spec spells it: under this name the kubelet must have it before the pod is bound. A
+    /// warm partition stays under the name that it has, a new one gets the usual name of its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = RESOURCE_MAX), regex(pattern = RESOURCE_NAME))]
+    pub resource: Option<String>,
 }
 
 /// A pod.
@@ -188,12 +201,14 @@ pub struct FoundGpu {
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Its partitions: all that exist.
+    /// Its partitions: all that exist. Of a GPU cut in shares those that the kubelet has, or is about to have: one for each pod's share, or
+    /// the whole.
     #[serde(default)]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub partitions: Vec<FoundPartition>,
-    /// Who uses it as a whole or in shares: `namespace/name` of pods, `pid:NUMBER` of processes that are no pod's.
+    /// Who uses it as a whole or in shares, beside the users of the shares named above: `namespace/name` of pods, `pid:NUMBER` of processes
+    /// that are no pod's.
     #[serde(default)]
     #[schemars(length(max = 128), inner(length(max = 320)))]
     pub users: Vec<String>,
@@ -219,6 +234,14 @@ pub struct FoundPartition {
     #[serde(default, rename = "memoryMiB", skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 16_777_216))]
     pub memory_mib: Option<u32>,
+    /// Shares: thousandths of the GPU; 1000 is all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub milli: Option<u32>,
+    /// The resource under which the kubelet has it; none if the agent does not say, and then it counts as every one by which somebody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = RESOURCE_MAX), regex(pattern = RESOURCE_NAME))]
+    pub resource: Option<String>,
     /// Its UUID, once it has one.
     #[serde(default)]
     #[schemars(length(max = 96))]

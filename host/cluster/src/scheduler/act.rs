@@ -12,7 +12,10 @@ use super::{
     flight::ANSWER_MS,
     handshake::WriteError,
 };
-use crate::crd::{self, GpuNodeSpec, PodRef};
+use crate::{
+    crd::{self, GpuNodeSpec, PodRef, Tenant},
+    translate,
+};
 
 /// How long a layout that could not be written rests before it is tried again, milliseconds.
 const LAYOUT_RETRY_MS: u64 = 500;
@@ -101,12 +104,13 @@ impl Scheduler {
             let known = entry.and_then(|entry| Some((entry.agent_uid()?, self.planner.cluster().node(entry.id?)?)));
             // Who waited for it was given back when it went.
             let Some((uid, node)) = known else { continue };
-            let pods = node.pods.iter().filter_map(|&id| {
+            let tenants = node.pods.iter().filter_map(|&id| {
                 let (_, grant) = self.planner.cluster().runs_on(id)?;
-                let PodName { namespace, name, uid } = self.pods.get(self.pod_names.get(&id)?)?.name();
-                Some((id, PodRef { namespace, name, uid }, grant))
+                let entry = self.pods.get(self.pod_names.get(&id)?)?;
+                let PodName { namespace, name, uid } = entry.name();
+                Some(Tenant { id, pod: PodRef { namespace, name, uid }, grant, asks: translate::resources(&entry.object) })
             });
-            let gpus = crd::desired(node, self.planner.cluster().models(), pods);
+            let gpus = crd::desired(node, self.planner.cluster().models(), &tenants.collect::<Vec<_>>());
             let spec = GpuNodeSpec { term, generation, plan: format!("{term}.{generation}"), gpus };
             self.effects.push(Effect::Layout { node: name, uid, spec });
         }

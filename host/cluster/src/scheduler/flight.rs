@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::{
-    Planner,
     model::{NodeId, PodId},
-    state::{Grant, Layout, Use},
+    state::Grant,
 };
 
 use super::{
     Scheduler,
     effect::{Done, Effect, Outcome, PodName},
     pods::Stage,
-    report::Part,
 };
 use crate::grant;
 
@@ -77,7 +75,7 @@ impl Scheduler {
     /// Sets a pod on its way.
     pub(super) fn start(&mut self, pod: PodId, node: NodeId, grant: Grant) {
         let (Some(name), Some(node_name)) = (self.pod_names.get(&pod).cloned(), self.node_names.get(&node).cloned()) else { return };
-        let needs = self.missing(node, &node_name, &grant);
+        let needs = self.missing(pod, &grant);
         let flight = Flight { node: node_name.clone(), grant, step: Step::Makes, chosen: BTreeMap::new(), doubts: 0, refused: None };
         self.enter(&name, Stage::Assumed(flight));
         self.metrics.placed(self.now_ms.saturating_sub(self.pods.get(&name).map_or(0, |entry| entry.since_ms)));
@@ -86,32 +84,6 @@ impl Scheduler {
         } else {
             self.handshakes.ask(&node_name, pod, needs, self.now_ms);
         }
-    }
-
-    /// Parts of a grant that the node's agent does not have ready, or not for long, as far as is known. Nodes without an agent have nothing to
-    /// make.
-    fn missing(&self, node: NodeId, name: &str, grant: &Grant) -> Vec<(u8, Part)> {
-        let Some(entry) = self.nodes.get(name).filter(|entry| entry.has_agent() && !self.dry_run) else { return Vec::new() };
-        // Until the agent has done what was asked last, what it reports may be about to change.
-        let settled = self.handshakes.is_settled(name, &entry.report);
-        let mut needs = self.parts(node, grant);
-        needs.retain(|(gpu, part)| !settled || !entry.report.keeps(*gpu, part, often(&self.planner, node, *gpu, part)));
-        needs
-    }
-
-    /// The parts of a grant under the names that agents know.
-    fn parts(&self, node: NodeId, grant: &Grant) -> Vec<(u8, Part)> {
-        let (models, Some(known)) = (self.planner.cluster().models(), self.planner.cluster().node(node)) else { return Vec::new() };
-        let part = |&(index, used): &(u8, Use)| {
-            let gpu = known.room.gpus.get(usize::from(index))?;
-            let part = match used {
-                Use::Share(_) => Part::Shares,
-                Use::Mps(memory_mib) => Part::Mps(memory_mib),
-                Use::Partition(place) => Part::mig(&models.grid(gpu.model)?.profiles.get(usize::from(place.profile))?.name, place.start),
-            };
-            Some((index, part))
-        };
-        grant.0.iter().filter_map(part).collect()
     }
 
     /// Everything is there: the pod is bound.
@@ -283,17 +255,6 @@ impl Scheduler {
         flight.doubts += 1;
         tracing::info!(pod = name, "may be bound or not: {why}");
         self.step(name, Step::Doubts);
-    }
-}
-
-/// How many pods use parts of a GPU that are like this one, as the books say.
-pub(super) fn often(planner: &Planner, node: NodeId, gpu: u8, part: &Part) -> usize {
-    let known = planner.cluster().node(node).and_then(|node| node.room.gpus.get(usize::from(gpu)));
-    match (part, known.map(|gpu| &gpu.layout)) {
-        (Part::Mps(memory_mib), Some(Layout::Mps(slices))) => {
-            slices.all.iter().filter(|slice| slice.memory_mib == *memory_mib && slice.holder.is_some()).count()
-        }
-        _ => 1,
     }
 }
 

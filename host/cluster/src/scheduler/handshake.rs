@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::model::PodId;
 
-use super::report::{Condition, Part, Report};
+use super::report::{Need, Often, Report};
 
 /// How long an agent may take before its node is held to be silent, milliseconds: an NVML call takes tens of milliseconds, a drained
 /// time-slicing daemon some seconds.
@@ -40,8 +40,8 @@ pub(crate) struct WriteError {
     pub(crate) again_ms: Option<u64>,
 }
 
-/// How often a part must be there, by GPU: see [`Report::has`].
-pub(crate) type Often<'a> = &'a dyn Fn(u8, &Part) -> usize;
+/// How often what a pod needs must be there: see [`Report::has`].
+pub(crate) type Count<'a> = &'a dyn Fn(&Need) -> Often;
 
 /// A pod that waits.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ struct Waiting {
     pod: PodId,
     /// The generation that has what it needs.
     generation: i64,
-    needs: Vec<(u8, Part)>,
+    needs: Vec<Need>,
     /// Since it asked, and then since its layout was written.
     since_ms: u64,
 }
@@ -119,7 +119,7 @@ impl Handshakes {
     }
 
     /// A pod needs parts of a node that are not there yet: the node's layout is to be written.
-    pub(crate) fn ask(&mut self, name: &str, pod: PodId, needs: Vec<(u8, Part)>, now_ms: u64) {
+    pub(crate) fn ask(&mut self, name: &str, pod: PodId, needs: Vec<Need>, now_ms: u64) {
         let node = self.nodes.entry(name.to_owned()).or_default();
         // What is being written was read from the books before this pod came.
         if node.writing.is_some_and(|(writing, _)| writing == node.chosen) || node.chosen == node.written {
@@ -180,7 +180,7 @@ impl Handshakes {
     }
 
     /// What an agent's report means for the pods that wait for it.
-    pub(crate) fn reported(&mut self, name: &str, report: &Report, often: Often<'_>) -> Vec<(PodId, Outcome)> {
+    pub(crate) fn reported(&mut self, name: &str, report: &Report, often: Count<'_>) -> Vec<(PodId, Outcome)> {
         let term = self.term(name);
         let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
         let mut settled = Vec::new();
@@ -265,37 +265,39 @@ impl Handshakes {
 }
 
 /// Whether everything needed is there, or something of it failed; none while that is open.
-fn met(needs: &[(u8, Part)], report: &Report, often: Often<'_>) -> Option<Outcome> {
-    let mut all = true;
-    for (gpu, part) in needs {
-        if report.has(*gpu, part, often(*gpu, part)) {
-            continue;
-        }
-        let mut said = report.parts.get(gpu).into_iter().flatten().filter(|(name, _)| name == part);
-        let failed = said.find_map(|(_, condition)| if let Condition::Failed(message) = condition { Some(message) } else { None });
-        if let Some(message) = failed {
-            return Some(Outcome::Failed { gpu: *gpu, message: message.clone() });
-        }
-        all = false;
+fn met(needs: &[Need], report: &Report, often: Count<'_>) -> Option<Outcome> {
+    let missing = || needs.iter().filter(|need| !report.has(need, often(need)));
+    let failed = missing().find_map(|need| Some((need.gpu, report.failure(need)?)));
+    match failed {
+        Some((gpu, message)) => Some(Outcome::Failed { gpu, message: message.clone() }),
+        None if missing().next().is_some() => None,
+        None => Some(Outcome::Ready),
     }
-    all.then_some(Outcome::Ready)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::report::{Condition, Part},
+        *,
+    };
 
     const POD: PodId = PodId(1);
     const OTHER: PodId = PodId(2);
-    const ONCE: Often<'static> = &|_, _| 1;
+    const ONCE: Count<'static> = &|_| Often::ONCE;
 
     fn part() -> Part {
         Part::mig("1g.10gb", 0)
     }
 
+    fn need(part: Part) -> Need {
+        Need { gpu: 0, part, resource: None }
+    }
+
     fn report(term: i64, generation: i64, condition: Option<Condition>) -> Report {
-        let parts = condition.map(|condition| (0, vec![(part(), condition)])).into_iter().collect();
-        Report { done: (term, generation), asked: (term, generation), parts, ..Report::default() }
+        let mut report = Report::default();
+        (report.done, report.asked) = ((term, generation), (term, generation));
+        report.saying(0, condition.map(|condition| (part(), condition)))
     }
 
     fn ready(term: i64, generation: i64) -> Report {
@@ -305,7 +307,7 @@ mod tests {
     fn asked() -> Handshakes {
         let mut all = Handshakes::new(3);
         all.found("a", 7);
-        all.ask("a", POD, vec![(0, part())], 0);
+        all.ask("a", POD, vec![need(part())], 0);
         all
     }
 
@@ -334,8 +336,8 @@ mod tests {
     fn pods_that_come_during_a_write_share_the_next() {
         let mut all = asked();
         all.writes(0);
-        all.ask("a", OTHER, vec![(0, part())], 0);
-        all.ask("a", PodId(3), vec![(0, part())], 0);
+        all.ask("a", OTHER, vec![need(part())], 0);
+        all.ask("a", PodId(3), vec![need(part())], 0);
         assert!(all.writes(0).is_empty());
         all.written("a", 8, Ok(()), 0);
         assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
@@ -359,12 +361,12 @@ mod tests {
     fn a_layout_that_is_refused_is_not_tried_again() {
         let mut all = asked();
         all.writes(0);
-        all.ask("a", OTHER, vec![(0, part())], 0);
+        all.ask("a", OTHER, vec![need(part())], 0);
         let refused = || Err(WriteError { why: "no".into(), again_ms: None });
         assert!(all.written("a", 7, refused(), 0).is_empty(), "not the one under way");
         assert_eq!(all.written("a", 8, refused(), 0), [POD, OTHER]);
         assert!(all.writes(1_000_000).is_empty() && !all.is_busy() && all.waiting().count() == 0);
-        all.ask("a", POD, vec![(0, part())], 0);
+        all.ask("a", POD, vec![need(part())], 0);
         assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
     }
 
@@ -375,7 +377,7 @@ mod tests {
         all.forget("a", POD);
         fails(&mut all, 8, 0, 0);
         assert!(all.writes(0).is_empty());
-        all.ask("a", OTHER, vec![(0, part())], 0);
+        all.ask("a", OTHER, vec![need(part())], 0);
         assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
     }
 
@@ -401,12 +403,12 @@ mod tests {
         let failed = Condition::Failed("in use".into());
         let outcome = Outcome::Failed { gpu: 0, message: "in use".into() };
         assert_eq!(all.reported("a", &report(3, 8, Some(failed)), ONCE), [(POD, outcome)]);
-        all.ask("a", OTHER, vec![(0, part())], 10);
+        all.ask("a", OTHER, vec![need(part())], 10);
         all.writes(10);
         assert!(all.overdue(10 + SILENCE_MS).is_empty(), "its layout was not even written");
         all.written("a", 9, Ok(()), 20);
         // Others who come do not make the agent any less silent.
-        all.ask("a", PodId(3), vec![(0, part())], 1000);
+        all.ask("a", PodId(3), vec![need(part())], 1000);
         all.writes(1000);
         all.written("a", 10, Ok(()), 1000);
         assert!(all.overdue(20 + SILENCE_MS - 1).is_empty());
@@ -433,12 +435,12 @@ mod tests {
     #[test]
     fn shares_alike_are_counted() {
         let mut all = Handshakes::new(3);
-        all.ask("a", POD, vec![(0, Part::Mps(1024))], 0);
+        all.ask("a", POD, vec![need(Part::Mps(1024))], 0);
         all.writes(0);
         all.written("a", 1, Ok(()), 0);
-        let shares = |count| Report { parts: [(0, vec![(Part::Mps(1024), Condition::Ready); count])].into(), ..report(3, 1, None) };
-        assert!(all.reported("a", &shares(1), &|_, _| 2).is_empty(), "that is another's");
-        assert_eq!(all.reported("a", &shares(2), &|_, _| 2), [(POD, Outcome::Ready)]);
+        let shares = |count| report(3, 1, None).saying(0, vec![(Part::Mps(1024), Condition::Ready); count]);
+        assert!(all.reported("a", &shares(1), &|_| Often { all: 2, alike: 2 }).is_empty(), "that is another's");
+        assert_eq!(all.reported("a", &shares(2), &|_| Often { all: 2, alike: 2 }), [(POD, Outcome::Ready)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node. `grants`: what these
 //!   use of GPUs.
 //! - `nodes`: nodes. `report`: what their agents say. `rests`: GPUs that are set aside after a failure.
-//! - `handshake`: what agents were asked to make, and which pods wait for it.
+//! - `handshake`: what agents were asked to make, and which pods wait for it. `needs`: what a pod waits for.
 //! - `avoids`: nodes that failed a pod.
 //! - `storage`: volumes that pods claim.
 //! - `budgets`: disruption budgets.
@@ -30,6 +30,7 @@ mod grants;
 mod handshake;
 mod ids;
 mod metrics;
+mod needs;
 mod nodes;
 mod pods;
 mod reasons;

@@ -7,9 +7,9 @@ use partita_core::{
     state::Event,
 };
 
-use super::{Scheduler, flight::often, handshake::Outcome, pods::Stage, report::Report, rests::Rest};
+use super::{Scheduler, handshake::Outcome, pods::Stage, report::Report, rests::Rest};
 use crate::{
-    crd::NUMBER_MAX,
+    crd::{FoundGpu, NUMBER_MAX},
     objects::{GpuNode, Node},
     translate::{self, NodeView},
 };
@@ -63,10 +63,10 @@ impl NodeEntry {
     }
 
     fn users(&self) -> impl Iterator<Item = &String> {
-        self.gpus.iter().flat_map(|gpus| &gpus.status.value.gpus).flat_map(|gpu| &gpu.users)
+        self.gpus.iter().flat_map(|gpus| &gpus.status.value.gpus).flat_map(FoundGpu::sharers)
     }
 
-    /// Whether its agent says that somebody uses one of its GPUs as a whole.
+    /// Whether its agent says that somebody uses one of its GPUs as a whole or in shares.
     fn has_users(&self) -> bool {
         self.users().next().is_some()
     }
@@ -238,9 +238,11 @@ impl Scheduler {
 
     /// What an agent's report means for the pods that wait for it.
     fn settle_reports(&mut self, name: &str) {
-        let Some((entry, id)) = self.nodes.get(name).and_then(|entry| Some((entry, entry.id?))) else { return };
-        let planner = &self.planner;
-        for (pod, outcome) in self.handshakes.reported(name, &entry.report, &|gpu, part| often(planner, id, gpu, part)) {
+        let mut handshakes = std::mem::take(&mut self.handshakes);
+        let known = self.nodes.get(name).and_then(|entry| Some((entry, entry.id?)));
+        let settled = known.map(|(entry, id)| handshakes.reported(name, &entry.report, &|need| self.often(id, need)));
+        self.handshakes = handshakes;
+        for (pod, outcome) in settled.unwrap_or_default() {
             match outcome {
                 Outcome::Ready => {
                     self.succeed(name, pod);

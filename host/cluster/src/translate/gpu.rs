@@ -47,6 +47,12 @@ pub(super) fn take(asked: &mut Asked, annotations: &BTreeMap<String, String>) ->
     Ok((ask, models))
 }
 
+/// The resources by which a pod asks for GPUs and parts of them, and how many of each.
+pub(super) fn resources(asked: &Asked) -> Vec<(String, u32)> {
+    let count = |amount: &Quantity| amount.whole(Round::Down).map_or(u32::MAX, |count| u32::try_from(count).unwrap_or(u32::MAX));
+    asked.iter().filter(|(name, _)| is_gpu(name)).map(|(name, amount)| (name.clone(), count(amount))).collect()
+}
+
 /// Whether a resource is a GPU or a part of one, which the core counts by GPU.
 pub(super) fn is_gpu(resource: &str) -> bool {
     resource == keys::WHOLE_GPU || resource == keys::GPU || resource.starts_with(keys::MIG_PREFIX) || is_mps(resource)

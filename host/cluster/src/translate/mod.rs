@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use budget::{Allowed, Budgets, SEVERAL_BUDGETS};
 pub use node::{NodeView, node};
-pub use pod::{Scene, pending, running};
+pub use pod::{Scene, pending, resources, running};
 pub use selector::matches_term;
 pub use storage::Storage;
 pub use volumes::{Prebind, SELECTED_NODE, Taken, choose};

@@ -92,6 +92,12 @@ pub fn running(pod: &Pod, scene: &Scene<'_>) -> (PodSpec, Vec<Refusal>) {
     (finish(pod, demand, terms), odd)
 }
 
+/// The resources by which a pod asks for GPUs and parts of them, as its spec spells them, and how many of each.
+#[must_use]
+pub fn resources(pod: &Pod) -> Vec<(String, u32)> {
+    requests::requests(pod, false).map(|asked| gpu::resources(&asked)).unwrap_or_default()
+}
+
 fn finish(pod: &Pod, demand: Demand, terms: Terms) -> PodSpec {
     let meta = &pod.metadata;
     PodSpec {

@@ -1,6 +1,6 @@
 //! A node's agent in memory, with the GPUs of its node as they really are.
 
-use partita_core::model::{Cut, catalog};
+use partita_core::model::{Cut, ProfileName, catalog};
 
 use super::{
     check,
@@ -27,16 +27,41 @@ pub(super) enum Mood {
 /// A partition as it really is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Real {
-    /// Its profile and first slot, or its memory under MPS.
+    /// Its profile and first slot, its memory under MPS, or its share.
     pub(super) profile: Option<String>,
     pub(super) start: Option<u8>,
     pub(super) memory_mib: Option<u32>,
+    pub(super) milli: Option<u32>,
+    /// The name under which the kubelet has it.
+    pub(super) resource: String,
     pub(super) state: PartitionState,
 }
 
 impl Real {
+    /// What is wanted, not begun yet.
+    fn of(wanted: &DesiredPartition) -> Self {
+        let usual = match (&wanted.profile, wanted.memory_mib) {
+            (Some(profile), _) => ProfileName::parse(profile).unwrap().resource(),
+            (None, Some(memory_mib)) => format!("nvidia.com/gpu-{}gb", memory_mib / 1024),
+            (None, None) => "nvidia.com/gpu".into(),
+        };
+        Self {
+            profile: wanted.profile.clone(),
+            start: wanted.start,
+            memory_mib: wanted.memory_mib,
+            milli: wanted.milli,
+            resource: wanted.resource.clone().unwrap_or(usual),
+            state: PartitionState::Creating,
+        }
+    }
+
     fn is(&self, wanted: &DesiredPartition) -> bool {
-        (&self.profile, self.start, self.memory_mib) == (&wanted.profile, wanted.start, wanted.memory_mib)
+        (&self.profile, self.start, self.memory_mib, self.milli) == (&wanted.profile, wanted.start, wanted.memory_mib, wanted.milli)
+    }
+
+    /// Whether it is offered otherwise than is wanted.
+    fn is_misnamed(&self, wanted: &DesiredPartition) -> bool {
+        self.is(wanted) && wanted.resource.as_ref().is_some_and(|name| *name != self.resource)
     }
 
     /// As a grant names it.
@@ -44,7 +69,7 @@ impl Real {
         match (&self.profile, self.start, self.memory_mib) {
             (Some(profile), Some(start), _) => format!("{profile}@{start}"),
             (_, _, Some(memory_mib)) => format!("mps/{memory_mib}"),
-            _ => String::new(),
+            _ => format!("{}m", self.milli.unwrap()),
         }
     }
 
@@ -78,18 +103,17 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(node: &str, models: &[&str]) -> Self {
-        let gpu = |model: &&str| RealGpu { model: (*model).into(), cut: Cut::Shares, parts: Vec::new(), healthy: true, lost: false };
+        let whole = || Real { state: PartitionState::Ready, ..Real::of(&whole()) };
+        let gpu = |model: &&str| RealGpu { model: (*model).into(), cut: Cut::Shares, parts: vec![whole()], healthy: true, lost: false };
         let gpus = models.iter().map(gpu).collect();
         Self { node: node.into(), mood: Mood::Works, eager: false, gpus, taken: (0, 0), wanted: None }
     }
 
     /// Cuts a GPU by MIG, with these partitions as (profile, first slot).
     pub(super) fn cut(&mut self, gpu: usize, parts: &[(&str, u8)]) {
-        let part = |&(profile, start): &(&str, u8)| Real {
-            profile: Some(profile.into()),
-            start: Some(start),
-            memory_mib: None,
-            state: PartitionState::Ready,
+        let part = |&(profile, start): &(&str, u8)| {
+            let wanted = DesiredPartition { profile: Some(profile.into()), start: Some(start), ..DesiredPartition::default() };
+            Real { state: PartitionState::Ready, ..Real::of(&wanted) }
         };
         (self.gpus[gpu].cut, self.gpus[gpu].parts) = (Cut::Mig, parts.iter().map(part).collect());
     }
@@ -122,17 +146,15 @@ impl Agent {
         let index = wanted.index;
         let held: Vec<String> = check::parts_on(server, &self.node, index);
         let Some(gpu) = self.gpus.get_mut(usize::from(index)).filter(|gpu| !gpu.lost) else { return false };
-        // What exists and shall not, and nobody uses: two steps.
-        let all: Vec<&DesiredPartition> = wanted.partitions.iter().filter(|_| wanted.cut != Cut::Shares).collect();
-        let unwanted =
-            |real: &Real| gpu.cut != wanted.cut || real.state == PartitionState::Destroying || !all.iter().any(|one| real.is(one));
-        if let Some(row) = gpu.parts.iter().position(|real| real.exists() && unwanted(real)) {
-            assert!(
-                !held.contains(&gpu.parts[row].part()),
-                "{}: the layout has no {} any more, which a pod uses",
-                self.node,
-                gpu.parts[row].part()
-            );
+        // A GPU in shares that nobody has is offered whole.
+        let idle = (wanted.cut == Cut::Shares && wanted.partitions.is_empty()).then(whole);
+        let all: Vec<&DesiredPartition> = wanted.partitions.iter().chain(&idle).collect();
+        if let Some(row) = surplus(gpu, wanted.cut, &all) {
+            // What exists and shall not, and nobody uses: two steps.
+            let part = gpu.parts[row].part();
+            let exist = gpu.parts.iter().filter(|real| real.part() == part).count();
+            let used = held.iter().filter(|other| **other == part).count();
+            assert!(used < exist, "{}: the layout has no {part} any more, which a pod uses", self.node);
             if gpu.parts[row].state == PartitionState::Destroying {
                 gpu.parts.remove(row);
             } else {
@@ -150,15 +172,13 @@ impl Agent {
             return true;
         }
         let there = |one: &DesiredPartition| gpu.parts.iter().filter(|real| real.is(one)).count();
-        let asked = |one: &DesiredPartition| {
-            all.iter().filter(|other| (&other.profile, other.start, other.memory_mib) == (&one.profile, one.start, one.memory_mib)).count()
-        };
-        let missing = all.iter().find(|one| there(one) < asked(one));
-        let Some(one) = missing.copied().cloned() else { return false };
-        let made = Real { profile: one.profile, start: one.start, memory_mib: one.memory_mib, state: PartitionState::Creating };
-        gpu.parts.push(made);
-        check::legal(&gpu.model, &gpu.parts);
-        true
+        let asked = |one: &DesiredPartition| all.iter().filter(|other| Real::of(other).is(one)).count();
+        if let Some(one) = all.iter().find(|one| there(one) < asked(one)) {
+            gpu.parts.push(Real::of(one));
+            check::legal(&gpu.model, &gpu.parts);
+            return true;
+        }
+        rename(gpu, &all, &held)
     }
 
     /// Whether nothing is left to do.
@@ -185,6 +205,8 @@ impl Agent {
             profile: real.profile.clone(),
             start: real.start,
             memory_mib: real.memory_mib,
+            milli: real.milli,
+            resource: Some(real.resource.clone()),
             uuid: if matches!(real.state, PartitionState::Ready | PartitionState::Destroying) {
                 format!("{index}-{}", real.part())
             } else {
@@ -204,7 +226,7 @@ impl Agent {
             healthy: gpu.healthy,
             message: if gpu.healthy { String::new() } else { "Xid 79".into() },
             partitions: gpu.parts.iter().map(part).collect(),
-            users: if gpu.cut == Cut::Shares { users("1000m") } else { Vec::new() },
+            users: Vec::new(),
             grid: None,
         }
     }
@@ -230,4 +252,37 @@ impl Agent {
         object.status.value = self.status(server);
         server.put_gpu_node(object);
     }
+}
+
+/// All of a GPU.
+fn whole() -> DesiredPartition {
+    DesiredPartition { milli: Some(1000), ..DesiredPartition::default() }
+}
+
+/// A partition that exists and shall not, if there is one: another one is wanted, or fewer of the kind.
+fn surplus(gpu: &RealGpu, cut: Cut, wanted: &[&DesiredPartition]) -> Option<usize> {
+    let more = |row: usize, real: &Real| {
+        let before = gpu.parts[..row].iter().filter(|other| other.exists() && other.part() == real.part()).count();
+        before >= wanted.iter().filter(|one| real.is(one)).count()
+    };
+    let goes = |(row, real): &(usize, &Real)| gpu.cut != cut || real.state == PartitionState::Destroying || more(*row, real);
+    gpu.parts.iter().enumerate().filter(|(_, real)| real.exists()).find(goes).map(|(row, _)| row)
+}
+
+/// Offers a partition under the name that is wanted. Of several alike one that is wanted under no name that it has.
+fn rename(gpu: &mut RealGpu, wanted: &[&DesiredPartition], held: &[String]) -> bool {
+    let mut left: Vec<&DesiredPartition> = wanted.to_vec();
+    let mut free: Vec<usize> = Vec::new();
+    for (row, real) in gpu.parts.iter().enumerate().filter(|(_, real)| real.exists()) {
+        match left.iter().position(|one| real.is(one) && !real.is_misnamed(one)) {
+            Some(one) => drop(left.swap_remove(one)),
+            None => free.push(row),
+        }
+    }
+    let pair = free.into_iter().find_map(|row| Some((row, *left.iter().find(|one| gpu.parts[row].is_misnamed(one))?)));
+    let Some((row, one)) = pair else { return false };
+    let real = &mut gpu.parts[row];
+    assert!(real.milli.is_some() || real.memory_mib.is_some() || !held.contains(&real.part()), "{} is in use", real.part());
+    real.resource = one.resource.clone().unwrap();
+    true
 }

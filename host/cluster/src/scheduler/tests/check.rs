@@ -15,6 +15,7 @@ use crate::{
     objects::Pod,
     quantity::Quantity,
     scheduler::{effect::PodName, pods::Stage},
+    translate,
 };
 
 /// Parts of a GPU that pods on the node use, as grants name them.
@@ -111,14 +112,16 @@ pub(super) fn ready(server: &Server, agents: &BTreeMap<String, Agent>, pod: &Pod
         let whose = format!("{} is bound to {text} of {node}", full(pod));
         if part.ends_with('m') {
             assert!(said.cut == Cut::Shares && real.cut == Cut::Shares, "{whose}, which is cut otherwise");
-            continue;
         }
+        let asks = translate::resources(server.pod(&full(pod)));
         let says = said.partitions.iter().any(|one| {
             let name = match (&one.profile, one.memory_mib) {
                 (Some(profile), _) => format!("{profile}@{}", one.start.unwrap()),
-                (None, memory_mib) => format!("mps/{}", memory_mib.unwrap()),
+                (None, Some(memory_mib)) => format!("mps/{memory_mib}"),
+                (None, None) => format!("{}m", one.milli.unwrap()),
             };
-            name == part && one.state == PartitionState::Ready
+            let named = one.resource.as_ref().is_none_or(|resource| asks.iter().any(|(name, _)| name == resource));
+            name == part && named && one.state == PartitionState::Ready
         });
         assert!(says, "{whose}, which its agent does not report: {:?}", said.partitions);
         let held = parts_on(server, node, index).iter().filter(|other| *other == part).count();

@@ -12,6 +12,7 @@ mod life;
 mod make;
 mod nodes;
 mod numbers;
+mod offers;
 mod random;
 mod reasons;
 mod server;
