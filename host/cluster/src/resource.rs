@@ -60,7 +60,7 @@ mod tests {
         let names = |asks: &[(&str, u32)], parts: &[(u8, Use)]| {
             let asks: Vec<(String, u32)> = asks.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
             let named = answered(&asks, &Grant(parts.to_vec()), cluster.node(NodeId(0)).unwrap(), cluster.models());
-            named.into_iter().map(|name| name.unwrap_or_default()).collect::<Vec<_>>()
+            named.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>()
         };
         let (small, media, whole) = (place("1g.10gb", 3), place("1g.10gb+me", 0), place("7g.80gb", 0));
         assert_eq!(names(&[("nvidia.com/mig-7g.79gb", 1)], &[(0, whole)]), ["nvidia.com/mig-7g.79gb"]);

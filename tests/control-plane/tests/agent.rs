@@ -163,7 +163,8 @@ async fn a_layout_becomes_partitions() {
     assert_eq!((shares.len(), shares[0].memory_mib, shares[0].state), (1, Some(10_240), PartitionState::Ready));
     assert_eq!(scene.allocatable().await, [("nvidia.com/gpu".to_owned(), "1".to_owned())]);
     scene.want(1, 4, Cut::Shares, vec![]).await.unwrap();
-    assert_eq!(scene.done(4).await, []);
+    let whole = scene.done(4).await;
+    assert_eq!((whole.len(), whole[0].milli, whole[0].resource.as_deref()), (1, Some(1000), Some("nvidia.com/gpu")));
     assert_eq!(scene.allocatable().await, [("nvidia.com/gpu".to_owned(), "2".to_owned())]);
     assert_eq!((scene.agents.violations(), scene.agents.refusals()), (vec![], vec![]));
 }
@@ -229,7 +230,7 @@ async fn what_a_pod_uses_is_never_destroyed() {
     // Who asks right after the end of the pod is right, even if the agent did not see that end yet.
     scene.delete("pod").await;
     scene.want(1, 4, Cut::Shares, vec![]).await.unwrap();
-    assert_eq!(scene.done(4).await, []);
+    assert_eq!(scene.done(4).await.iter().map(|one| one.milli).collect::<Vec<_>>(), [Some(1000)], "it is whole again");
     assert_eq!(scene.agents.violations().len(), 2);
 }
 
@@ -241,8 +242,8 @@ async fn pods_that_should_not_be_there_are_noticed() {
     for (name, grant, words) in [
         ("first", "0:1g.10gb@0", ""),
         ("twice", "0:1g.10gb@0", "overlaps 1g.10gb at slot 0 of pod default/first"),
-        ("half", "1:500m", ""),
-        ("more", "1:501m", "1001 thousandths"),
+        ("all", "1:1000m", ""),
+        ("more", "1:1000m", "2000 thousandths"),
         ("nothing", "0:1g.10gb@6", "pod default/nothing was bound on gpu-0 to 1g.10gb at slot 6 of GPU 0, which was not there"),
         ("unreadable", "0:all", "which is none"),
     ] {

@@ -40,10 +40,16 @@ async fn the_server_refuses_what_makes_no_sense() {
     let pod = json!({"namespace": "a", "name": "b", "uid": "c"});
     let gpu = |index: u8, cut: &str, partitions: Value| json!({"uuid": format!("GPU-{index}"), "index": index, "cut": cut, "partitions": partitions});
     let layout = |term: i64, generation: i64, gpus: Value| json!({"term": term, "generation": generation, "plan": "p", "gpus": gpus});
+    let longest = format!("{}.dev/{}", "a.".repeat(125).trim_end_matches('.'), "b".repeat(63));
+    let named = |resource: &str| layout(3, 8, json!([gpu(0, "mps", json!([{"memoryMiB": 1, "pod": pod, "resource": resource}]))]));
     let good = json!([
-        gpu(0, "mig", json!([{"profile": "1g.10gb", "start": 0}, {"profile": "1g.10gb", "start": 1, "pod": pod}])),
+        gpu(
+            0,
+            "mig",
+            json!([{"profile": "1g.10gb", "start": 0}, {"profile": "1g.10gb", "start": 1, "pod": pod, "resource": "nvidia.com/mig-1g.10gb.me"}])
+        ),
         gpu(1, "mps", json!([{"memoryMiB": 1024}])),
-        gpu(2, "shares", json!([{"milli": 500, "pod": pod}])),
+        gpu(2, "shares", json!([{"milli": 500, "pod": pod, "resource": longest}])),
     ]);
     let sha = "a".repeat(64);
     let module = |source: Value| json!({"sha256": sha, "size": 100, "source": source});
@@ -76,6 +82,17 @@ async fn the_server_refuses_what_makes_no_sense() {
         ("GpuNode", layout(3, 8, json!([gpu(0, "mig", json!([{"memoryMiB": 1}]))])), "has profile and start"),
         ("GpuNode", layout(3, 8, json!([gpu(0, "mps", json!([{"profile": "1g.10gb", "start": 1}]))])), "has memoryMiB"),
         ("GpuNode", layout(3, 8, json!([gpu(0, "shares", json!([{"milli": 500}]))])), "has milli and pod"),
+        (
+            "GpuNode",
+            layout(3, 8, json!([gpu(0, "mps", json!([{"memoryMiB": 1, "resource": "nvidia.com/gpu"}]))])),
+            "without pod there is none",
+        ),
+        ("GpuNode", named("gpu"), "should match"),
+        ("GpuNode", named("nvidia.com/"), "should match"),
+        ("GpuNode", named("Nvidia.com/gpu"), "should match"),
+        ("GpuNode", named("nvidia.com/gpu+me"), "should match"),
+        ("GpuNode", named("a/b/c"), "should match"),
+        ("GpuNode", named(&format!("a.dev/{}", "b".repeat(64))), "should match"),
         ("GpuNode", layout(3, 8, (0..65).map(|index| gpu(index, "mig", json!([]))).collect()), "at most 64"),
         ("GpuNode", layout(4, 8, json!([])), ""),
         ("PolicyModule", module(json!({"inline": "AAAA", "oci": digest})), "in one way"),

@@ -153,8 +153,8 @@ impl Report {
 
     /// Why a part could not be made.
     pub(crate) fn failure(&self, need: &Need) -> Option<&String> {
-        let said = self.parts.get(&need.gpu).into_iter().flatten().filter(|(name, _)| name.is(need));
-        said.filter_map(|(_, condition)| if let Condition::Failed(message) = condition { Some(message) } else { None }).next()
+        let mut said = self.parts.get(&need.gpu).into_iter().flatten().filter(|(name, _)| name.is(need));
+        said.find_map(|(_, condition)| if let Condition::Failed(message) = condition { Some(message) } else { None })
     }
 }
 

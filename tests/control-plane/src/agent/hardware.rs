@@ -9,7 +9,10 @@ use partita_core::{
 use partita_kube::crd::{DesiredGpu, FoundGpu, FoundPartition, PartitionState, model_of};
 use sha2::{Digest, Sha256};
 
-use super::part::Part;
+use super::{
+    ledger::Users,
+    part::{MILLI, Part},
+};
 
 /// GPUs of one model.
 #[derive(Debug)]
@@ -48,6 +51,15 @@ impl Kind {
 pub(super) struct Existing {
     pub(super) part: Part,
     pub(super) uuid: String,
+    /// The name under which its kubelet has it.
+    pub(super) resource: String,
+}
+
+/// A share of a GPU that is whole or time-sliced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) milli: u32,
+    pub(super) resource: String,
 }
 
 /// One GPU.
@@ -58,6 +70,8 @@ pub(super) struct Gpu {
     pub(super) cut: Cut,
     /// MIG partitions, or shares under MPS.
     pub(super) existing: Vec<Existing>,
+    /// Shares that the last layout wanted.
+    pub(super) shares: Vec<Share>,
     /// What the last layout wanted and could not be, and why.
     pub(super) failed: Vec<(Part, String)>,
     /// What is wrong with it as a whole.
@@ -68,17 +82,51 @@ impl Gpu {
     /// A whole GPU, of a UUID that the same node gives the same GPU each time.
     pub(super) fn new(node: &str, index: u8, kind: Arc<Kind>) -> Self {
         let uuid = format!("GPU-{}", uuid(&format!("{node}/{index}")));
-        Self { uuid, kind, cut: Cut::Shares, existing: Vec::new(), failed: Vec::new(), message: String::new() }
+        Self { uuid, kind, cut: Cut::Shares, existing: Vec::new(), shares: Vec::new(), failed: Vec::new(), message: String::new() }
     }
 
     /// Takes over what an earlier agent reported: the partitions outlive it.
     pub(super) fn recover(&mut self, reported: &FoundGpu) {
         self.cut = reported.cut;
         for one in reported.partitions.iter().filter(|one| one.state == PartitionState::Ready) {
-            if let Some(part) = Part::reported(one) {
+            let Some(part) = Part::reported(one) else { continue };
+            let resource = one.resource.clone().unwrap_or_else(|| part.resource());
+            if let Part::Share(milli) = part {
+                self.shares.push(Share { milli, resource });
+            } else if self.make(part, &|_| None).is_ok()
+                && let Some(made) = self.existing.iter_mut().find(|known| known.uuid == one.uuid)
+            {
                 // What cannot be was a lie.
-                let _ = self.make(part, &|_| None);
+                made.resource = resource;
             }
+        }
+    }
+
+    /// Offers what a layout has under the names that it says.
+    pub(super) fn offer(&mut self, wish: &DesiredGpu) {
+        self.shares.clear();
+        if wish.cut != self.cut {
+            return;
+        }
+        let mut wanted: Vec<(Part, Option<&String>)> =
+            wish.partitions.iter().filter_map(|one| Some((Part::wanted(one)?, one.resource.as_ref()))).collect();
+        for (part, resource) in wanted.extract_if(.., |(part, _)| matches!(part, Part::Share(_))) {
+            if let Part::Share(milli) = part {
+                self.shares.push(Share { milli, resource: resource.cloned().unwrap_or_else(|| part.resource()) });
+            }
+        }
+        // Of several alike those first that are on offer so already.
+        let mut left: Vec<&mut Existing> = self.existing.iter_mut().collect();
+        for named in [true, false] {
+            left.retain_mut(|one| {
+                let same =
+                    |(part, name): &(Part, Option<&String>)| *part == one.part && (!named || name.is_none_or(|name| *name == one.resource));
+                let Some((_, name)) = wanted.iter().position(same).map(|row| wanted.swap_remove(row)) else { return true };
+                if let Some(name) = name {
+                    one.resource.clone_from(name);
+                }
+                false
+            });
         }
     }
 
@@ -143,7 +191,8 @@ impl Gpu {
         let same = self.existing.iter().filter(|one| one.part == part).count();
         let uuid =
             format!("{}-{}", if matches!(part, Part::Mig { .. }) { "MIG" } else { "MPS" }, uuid(&format!("{}/{part}/{same}", self.uuid)));
-        self.existing.push(Existing { part, uuid });
+        let resource = part.resource();
+        self.existing.push(Existing { part, uuid, resource });
         self.existing.sort_by(|one, other| (&one.part, &one.uuid).cmp(&(&other.part, &other.uuid)));
         Ok(())
     }
@@ -167,17 +216,16 @@ impl Gpu {
     }
 
     /// What the agent says of it.
-    pub(super) fn report(&self, index: u8, unhealthy: Option<&String>, users: &dyn Fn(Option<&str>) -> Vec<String>) -> FoundGpu {
-        let partition = |part: &Part| match part {
-            Part::Mig { profile, start } => {
-                FoundPartition { profile: Some(profile.clone()), start: Some(*start), ..FoundPartition::default() }
-            }
-            Part::Mps(memory_mib) => FoundPartition { memory_mib: Some(*memory_mib), ..FoundPartition::default() },
-            Part::Share(_) => FoundPartition::default(),
+    pub(super) fn report(&self, index: u8, unhealthy: Option<&String>, users: &Users) -> FoundGpu {
+        let partition = |part: &Part| match part.clone() {
+            Part::Mig { profile, start } => FoundPartition { profile: Some(profile), start: Some(start), ..FoundPartition::default() },
+            Part::Mps(memory_mib) => FoundPartition { memory_mib: Some(memory_mib), ..FoundPartition::default() },
+            Part::Share(milli) => FoundPartition { milli: Some(milli), ..FoundPartition::default() },
         };
         let existing = self.existing.iter().map(|one| FoundPartition {
             uuid: one.uuid.clone(),
-            users: users(Some(&one.uuid)),
+            users: users.of.get(&one.uuid).cloned().unwrap_or_default(),
+            resource: Some(one.resource.clone()),
             ..partition(&one.part)
         });
         let failed = self.failed.iter().map(|(part, message)| FoundPartition {
@@ -185,6 +233,13 @@ impl Gpu {
             message: message.clone(),
             ..partition(part)
         });
+        // Who has a share; the others who use it stand beside.
+        let mut whole = users.whole.clone();
+        let shares = self.offered().into_iter().map(|share| {
+            let user = whole.iter().position(|(_, milli)| *milli == share.milli).map(|row| whole.remove(row).0);
+            FoundPartition { users: user.into_iter().collect(), resource: Some(share.resource), ..partition(&Part::Share(share.milli)) }
+        });
+        let partitions = existing.chain(shares).chain(failed).collect();
         FoundGpu {
             uuid: self.uuid.clone(),
             index,
@@ -193,10 +248,19 @@ impl Gpu {
             cut: self.cut,
             healthy: unhealthy.is_none(),
             message: unhealthy.cloned().unwrap_or_else(|| self.message.clone()),
-            partitions: existing.chain(failed).collect(),
-            users: users(None),
+            partitions,
+            users: whole.into_iter().map(|(pod, _)| pod).collect(),
             grid: None,
         }
+    }
+
+    /// Shares that the kubelet has: of a GPU of which no pod has any the whole.
+    fn offered(&self) -> Vec<Share> {
+        if self.cut != Cut::Shares {
+            return Vec::new();
+        }
+        let whole = self.shares.is_empty().then(|| Share { milli: MILLI, resource: Part::Share(MILLI).resource() });
+        self.shares.iter().cloned().chain(whole).collect()
     }
 }
 
@@ -277,7 +341,41 @@ mod tests {
         before.cut_as(Cut::Mig, None);
         before.make(mig("2g.20gb", 2), &|_| None).unwrap();
         let mut after = gpu();
-        after.recover(&before.report(0, None, &|_| Vec::new()));
+        after.recover(&before.report(0, None, &Users::default()));
         assert_eq!((after.existing, after.cut, after.uuid), (before.existing, before.cut, before.uuid));
+    }
+
+    #[test]
+    fn what_is_offered_under_which_name() {
+        let said = |gpu: &Gpu, users: &Users| {
+            let report = gpu.report(0, None, users);
+            let one =
+                |one: &FoundPartition| format!("{} {}", one.resource.clone().unwrap_or_default(), one.users.join(" ")).trim().to_owned();
+            (report.partitions.iter().map(one).collect::<Vec<_>>(), report.users)
+        };
+        let named = |part: &Part, name: &str| DesiredPartition {
+            resource: Some(name.to_owned()),
+            ..wish(Cut::Mig, std::slice::from_ref(part)).partitions.remove(0)
+        };
+        let layout = |cut, partitions| DesiredGpu { cut, partitions, ..DesiredGpu::default() };
+        let mut gpu = gpu();
+        assert_eq!(said(&gpu, &Users::default()).0, ["nvidia.com/gpu"]);
+        gpu.offer(&layout(Cut::Shares, vec![named(&Part::Share(500), "partita.dev/gpu"), named(&Part::Share(250), "partita.dev/gpu")]));
+        let users = Users { whole: vec![("ns/a".into(), 250), ("ns/b".into(), 1000)], ..Users::default() };
+        let expected = vec!["partita.dev/gpu".to_owned(), "partita.dev/gpu ns/a".to_owned()];
+        assert_eq!(said(&gpu, &users), (expected, vec!["ns/b".to_owned()]));
+        gpu.cut_as(Cut::Mps, None);
+        for _ in 0..2 {
+            gpu.make(Part::Mps(10_240), &|_| None).unwrap();
+        }
+        assert_eq!(said(&gpu, &Users::default()).0, ["nvidia.com/gpu-10gb", "nvidia.com/gpu-10gb"]);
+        let share = Part::Mps(10_240);
+        gpu.offer(&layout(Cut::Mps, vec![named(&share, "partita.dev/gpu"), named(&share, "nvidia.com/gpu-10gb")]));
+        let mut offers = said(&gpu, &Users::default()).0;
+        offers.sort_unstable();
+        assert_eq!(offers, ["nvidia.com/gpu-10gb", "partita.dev/gpu"]);
+        let mut after = self::gpu();
+        after.recover(&gpu.report(0, None, &Users::default()));
+        assert_eq!(after.existing, gpu.existing);
     }
 }

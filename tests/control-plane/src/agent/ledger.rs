@@ -21,18 +21,13 @@ pub(super) struct Bound {
 /// Who uses a GPU.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Users {
-    /// Who has it whole or a share of its time.
-    pub(super) whole: Vec<String>,
+    /// Who has it whole or a share of its time, and how many thousandths.
+    pub(super) whole: Vec<(String, u32)>,
     /// Who uses each partition, by the UUID of that.
     pub(super) of: BTreeMap<String, Vec<String>>,
 }
 
 impl Users {
-    /// Who uses a partition, or the GPU as a whole.
-    pub(super) fn named(&self, partition: Option<&str>) -> Vec<String> {
-        partition.map_or_else(|| Some(self.whole.clone()), |uuid| self.of.get(uuid).cloned()).unwrap_or_default()
-    }
-
     /// One who uses a partition.
     pub(super) fn first(&self, partition: &str) -> Option<String> {
         self.of.get(partition)?.first().cloned()
@@ -128,8 +123,8 @@ impl Ledger {
     pub(super) fn users(&self, node: &str, gpu: &Gpu) -> Users {
         let mut users = Users::default();
         for (pod, part) in self.on(node, &gpu.uuid) {
-            if let Part::Share(_) = part {
-                users.whole.push(pod.to_owned());
+            if let Part::Share(milli) = part {
+                users.whole.push((pod.to_owned(), *milli));
                 continue;
             }
             // Of shares of one size under MPS each pod has its own, as long as there are enough.

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use partita_kube::crd::{DesiredPartition, FoundPartition};
+use partita_core::model::ProfileName;
+use partita_kube::{
+    crd::{DesiredPartition, FoundPartition},
+    translate::keys::{GPU, MIG_PREFIX, MPS_PREFIX, WHOLE_GPU},
+};
 
 /// The most thousandths that pods may have of one GPU.
 pub(super) const MILLI: u32 = 1000;
@@ -49,7 +53,19 @@ impl Part {
         match (&partition.profile, partition.memory_mib) {
             (Some(profile), _) => Some(Self::Mig { profile: profile.clone(), start: partition.start? }),
             (None, Some(memory_mib)) => Some(Self::Mps(memory_mib)),
-            (None, None) => None,
+            (None, None) => partition.milli.map(Self::Share),
+        }
+    }
+
+    /// The resource under which it is offered if nobody says otherwise.
+    pub(super) fn resource(&self) -> String {
+        match self {
+            Self::Mig { profile, .. } => {
+                ProfileName::parse(profile).map_or_else(|_| format!("{MIG_PREFIX}{profile}"), |name| name.resource())
+            }
+            Self::Mps(memory_mib) => format!("{MPS_PREFIX}{}gb", memory_mib / 1024),
+            Self::Share(MILLI) => WHOLE_GPU.to_owned(),
+            Self::Share(_) => GPU.to_owned(),
         }
     }
 }

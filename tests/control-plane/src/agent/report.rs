@@ -63,7 +63,7 @@ impl State {
         let gpus = node.gpus.iter().enumerate().map(|(row, gpu)| {
             let index = if behaviour.renumbered { count - row - 1 } else { row };
             let users = self.users(name, gpu);
-            gpu.report(index as u8, behaviour.unhealthy.get(&(row as u8)), &|uuid| users.named(uuid))
+            gpu.report(index as u8, behaviour.unhealthy.get(&(row as u8)), &users)
         });
         let gpus: Vec<FoundGpu> = gpus.collect();
         let taken = node.taken;

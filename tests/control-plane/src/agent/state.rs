@@ -175,8 +175,8 @@ impl State {
         let mut pods = BTreeSet::new();
         for (gpu, wish) in pairs(&node.gpus, spec) {
             let users = self.ledger.users(name, gpu);
-            let surplus = gpu.surplus(wish).into_iter().flat_map(|one| users.named(Some(&one.uuid)));
-            let whole = users.whole.iter().filter(|_| wish.cut != gpu.cut).cloned();
+            let surplus = gpu.surplus(wish).into_iter().flat_map(|one| users.of.get(&one.uuid).cloned().unwrap_or_default());
+            let whole = users.whole.iter().filter(|_| wish.cut != gpu.cut).map(|(pod, _)| pod.clone());
             pods.extend(surplus.chain(whole));
         }
         pods.into_iter().filter_map(|pod| Some((pod.clone(), self.ledger.uid(&pod)?.to_owned()))).collect()
@@ -205,10 +205,10 @@ impl State {
                 }
             }
             let user = users.whole.first().filter(|_| wish.cut != gpu.cut);
-            if let Some(pod) = user {
+            if let Some((pod, _)) = user {
                 destroys(Part::Share(part::MILLI), pod.clone());
             }
-            gpu.cut_as(wish.cut, user.map(String::as_str));
+            gpu.cut_as(wish.cut, user.map(|(pod, _)| pod.as_str()));
             missing.extend(gpu.missing(wish).into_iter().map(|part| (gpu.uuid.clone(), part)));
         }
         missing
@@ -240,6 +240,11 @@ impl State {
     pub(super) fn done(&mut self, name: &str, spec: &GpuNodeSpec) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.taken = (spec.term, spec.generation);
+            for gpu in &mut node.gpus {
+                if let Some(wish) = spec.gpus.iter().find(|wish| wish.uuid == gpu.uuid) {
+                    gpu.offer(wish);
+                }
+            }
         }
     }
 
@@ -312,13 +317,10 @@ impl NodeState {
         if renumbered { self.gpus.get(self.gpus.len().checked_sub(row + 1)?) } else { self.gpus.get(row) }
     }
 
-    /// Whether the agent said that a part is there, and it is not gone since. A share of time needs no more than a whole GPU.
+    /// Whether the agent said that a part is there, and it is not gone since.
     fn has(&self, index: u8, part: &Part, renumbered: bool) -> bool {
         let Some(gpu) = self.by_index(index, renumbered) else { return false };
-        match part {
-            Part::Share(_) => gpu.cut == partita_core::model::Cut::Shares,
-            other => self.said.says(&gpu.uuid, other),
-        }
+        self.said.says(&gpu.uuid, part)
     }
 }
 
