@@ -1,0 +1,128 @@
+//! What the kubelet asks when it gives a device to a container.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use partita_kubelet::{Allocation, Allocator, Choice, DeviceId, ResourceName};
+
+use tokio::sync::Notify;
+
+use crate::{cdi, offers::Offers, users::Given};
+
+/// By NVIDIA's older way, which its container runtime reads; `void` where devices come by CDI.
+const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
+
+/// Answers for what is offered at the moment.
+#[derive(Debug)]
+pub struct Answers {
+    offers: Mutex<Arc<Offers>>,
+    given: Given,
+    /// Wakes whoever tells who uses what.
+    gave: Arc<Notify>,
+    /// Whether container runtimes find the devices in CDI files.
+    cdi: bool,
+}
+
+impl Answers {
+    /// Nothing is offered yet.
+    #[must_use]
+    pub fn new(cdi: bool) -> Self {
+        Self { offers: Mutex::default(), given: Given::default(), gave: Arc::default(), cdi }
+    }
+
+    /// What was given away lately.
+    #[must_use]
+    pub const fn given(&self) -> &Given {
+        &self.given
+    }
+
+    /// Is notified whenever a device was given away.
+    #[must_use]
+    pub fn gave(&self) -> Arc<Notify> {
+        self.gave.clone()
+    }
+
+    /// From now on this is offered.
+    pub fn offer(&self, offers: Arc<Offers>) {
+        *self.offers.lock().unwrap_or_else(PoisonError::into_inner) = offers;
+    }
+
+    fn offers(&self) -> Arc<Offers> {
+        self.offers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Allocator for Answers {
+    /// Those first that the scheduler made for a pod which is on its way.
+    fn prefer(&self, resource: &ResourceName, choice: &Choice) -> Vec<DeviceId> {
+        let offers = self.offers();
+        let planned = |id: &&DeviceId| offers.find(resource.as_str(), id.as_str()).is_some_and(|offer| offer.planned);
+        let (first, rest): (Vec<&DeviceId>, Vec<&DeviceId>) = choice.available.iter().partition(planned);
+        first.into_iter().chain(rest).take(choice.size).cloned().collect()
+    }
+
+    fn allocate(&self, resource: &ResourceName, devices: &[DeviceId]) -> Result<Allocation, String> {
+        let offers = self.offers();
+        if let Some(id) = devices.iter().find(|id| offers.find(resource.as_str(), id.as_str()).is_none_or(|offer| !offer.healthy)) {
+            return Err(format!("{id} is no longer there; the pod's owner makes another pod, which is placed anew"));
+        }
+        // Noted first: from the moment that the kubelet has this answer its container may start.
+        self.given.add(devices.iter().map(DeviceId::as_str), Instant::now());
+        self.gave.notify_one();
+        let ids = || devices.iter().map(DeviceId::as_str);
+        let (visible, cdi_devices) =
+            if self.cdi { ("void".to_owned(), ids().map(cdi::name).collect()) } else { (ids().collect::<Vec<_>>().join(","), Vec::new()) };
+        let environment = [(VISIBLE.to_owned(), visible)].into();
+        Ok(Allocation { environment, cdi_devices, ..Allocation::default() })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::offers::{Offer, What};
+
+    fn answers(cdi: bool) -> Answers {
+        let offer = |id: &str, healthy, planned| Offer {
+            resource: "nvidia.com/gpu".into(),
+            id: id.into(),
+            what: What::Whole,
+            healthy,
+            used: false,
+            planned,
+            gpu: id.into(),
+            minor: None,
+            memory_mib: 1,
+        };
+        let answers = Answers::new(cdi);
+        let offers = [offer("a", true, false), offer("b", true, true), offer("c", false, false)];
+        answers.offer(Arc::new(offers.into_iter().collect()));
+        answers
+    }
+
+    #[test]
+    fn who_is_on_its_way_gets_what_was_made_for_it() {
+        let id = |id| DeviceId::new(id).unwrap();
+        let [a, b] = ["a", "b"].map(id);
+        let gpu = ResourceName::new("nvidia.com/gpu").unwrap();
+        let choice = Choice { available: vec![a.clone(), b.clone()], required: vec![], size: 1 };
+        assert_eq!(answers(true).prefer(&gpu, &choice), [id("b")]);
+        assert_eq!(answers(true).prefer(&gpu, &Choice { size: 2, ..choice }), [b, a]);
+    }
+
+    #[test]
+    fn a_container_gets_what_is_there() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| DeviceId::new(id).unwrap()).collect::<Vec<_>>();
+        let gpu = ResourceName::new("nvidia.com/gpu").unwrap();
+        let given = answers(true).allocate(&gpu, &ids(&["a", "b"])).unwrap();
+        assert_eq!((given.environment["NVIDIA_VISIBLE_DEVICES"].as_str(), given.cdi_devices.len()), ("void", 2));
+        let given = answers(false).allocate(&gpu, &ids(&["a", "b"])).unwrap();
+        assert_eq!((given.environment["NVIDIA_VISIBLE_DEVICES"].as_str(), given.cdi_devices.len()), ("a,b", 0));
+        for gone in ["c", "d"] {
+            assert!(answers(true).allocate(&gpu, &ids(&["a", gone])).unwrap_err().contains("no longer there"));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! From a `GpuNode`'s `spec` to what each GPU shall be.
+
+use partita_core::model::Cut;
+use partita_device::mig::{Spec, Wish};
+use partita_kube::crd::{DesiredGpu, DesiredPartition, GpuNodeSpec};
+
+/// How the operator lets the agent cut, by the node's label `partita.dev/partitioning`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// Partitions are what they are, and are handed to the kubelet. No label, or one that nobody knows.
+    #[default]
+    Fixed,
+    /// By MIG.
+    Mig,
+    /// By MPS.
+    Mps,
+    /// By time-slicing.
+    TimeSlicing,
+    /// Any way.
+    Auto,
+    /// partita leaves the node: what it made goes, what it found stays.
+    Off,
+}
+
+impl Rule {
+    /// From the label's value.
+    #[must_use]
+    pub fn of(label: Option<&str>) -> Self {
+        match label {
+            Some("mig") => Self::Mig,
+            Some("mps") => Self::Mps,
+            Some("time-slicing") => Self::TimeSlicing,
+            Some("auto") => Self::Auto,
+            Some("off") => Self::Off,
+            _ => Self::Fixed,
+        }
+    }
+
+    /// Whether a GPU may be made so. Whole is always allowed: it is what is left when the last partition goes.
+    #[must_use]
+    pub fn allows(self, gpu: &DesiredGpu) -> bool {
+        let whole = gpu.cut == Cut::Shares && gpu.partitions.iter().all(is_whole);
+        match self {
+            Self::Fixed | Self::Off => false,
+            Self::Auto => true,
+            Self::Mig => whole || gpu.cut == Cut::Mig,
+            Self::Mps => whole || gpu.cut == Cut::Mps,
+            Self::TimeSlicing => gpu.cut == Cut::Shares,
+        }
+    }
+}
+
+/// Whether a share is a whole GPU.
+#[must_use]
+pub fn is_whole(one: &DesiredPartition) -> bool {
+    one.milli == Some(1000)
+}
+
+/// What each GPU of a layout shall be, as far as the operator allows.
+#[must_use]
+pub fn wishes(spec: &GpuNodeSpec, rule: Rule) -> Vec<Wish> {
+    let partitions = |gpu: &DesiredGpu| {
+        let spec = |one: &DesiredPartition| Some(Spec { profile: one.profile.clone()?, start: one.start? });
+        if gpu.cut == Cut::Mig { gpu.partitions.iter().filter_map(spec).collect() } else { Vec::new() }
+    };
+    let wish = |gpu: &DesiredGpu| Wish {
+        gpu: gpu.uuid.clone(),
+        generation: (spec.term, spec.generation),
+        cut: gpu.cut,
+        partitions: partitions(gpu),
+        may_switch: true,
+    };
+    spec.gpus.iter().filter(|gpu| rule.allows(gpu)).map(wish).collect()
+}
+
+/// Whether a layout may follow the one that was taken last: (term, generation) never fall.
+#[must_use]
+pub fn follows(spec: &GpuNodeSpec, taken: (i64, i64)) -> bool {
+    (spec.term, spec.generation) >= taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_a_wish_for_each_gpu() {
+        let part =
+            |profile: &str, start| DesiredPartition { profile: Some(profile.into()), start: Some(start), ..DesiredPartition::default() };
+        let share = |milli| DesiredPartition { milli: Some(milli), ..DesiredPartition::default() };
+        let gpu = |uuid: &str, cut, partitions| DesiredGpu { uuid: uuid.into(), index: 0, cut, partitions };
+        let gpus = vec![
+            gpu("a", Cut::Mig, vec![part("1g.10gb", 3)]),
+            gpu("b", Cut::Shares, vec![share(1000)]),
+            gpu("c", Cut::Shares, vec![share(250)]),
+        ];
+        let spec = GpuNodeSpec { term: 2, generation: 7, gpus, ..GpuNodeSpec::default() };
+        let named = |label: Option<&str>| wishes(&spec, Rule::of(label)).into_iter().map(|wish| wish.gpu).collect::<Vec<_>>();
+        assert_eq!(named(Some("mig")), ["a", "b"]);
+        assert_eq!(named(Some("mps")), ["b"]);
+        assert_eq!(named(Some("time-slicing")), ["b", "c"]);
+        assert_eq!(named(Some("auto")), ["a", "b", "c"]);
+        assert_eq!([named(Some("off")), named(None), named(Some("what"))], [Vec::<String>::new(), Vec::new(), Vec::new()]);
+        let wishes = wishes(&spec, Rule::Auto);
+        assert_eq!((wishes[0].generation, wishes[0].cut), ((2, 7), Cut::Mig));
+        assert_eq!(wishes[0].partitions, [Spec { profile: "1g.10gb".into(), start: 3 }]);
+        assert_eq!((wishes[1].cut, wishes[1].partitions.len()), (Cut::Shares, 0));
+        assert!(follows(&spec, (2, 7)) && follows(&spec, (1, 99)) && !follows(&spec, (2, 8)) && !follows(&spec, (3, 0)));
+    }
+}

@@ -1,0 +1,119 @@
+//! `partita agent`: the agent of this node, wired up.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use partita_agent::{Settings, Shared, machine};
+use partita_device::CALL_MAX;
+use partita_web::Source;
+use serde_json::Value;
+use tokio::{net::TcpListener, sync::watch};
+
+use super::Gpus;
+use crate::scheduler::{client, stop_on_signal};
+
+/// How long requests for metrics may go on after the agent ended.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// The end of `--help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  partita agent --node gpu-1
+      on the machine of the Node gpu-1, as deploy/agent.yaml runs it
+  partita agent --node gpu-1 --simulated H100-80GB×8 --kubeconfig ./config
+      the same with GPUs that do not exist
+  partita agent inspect
+      what is on the GPUs of this machine; changes nothing";
+
+/// Runs the agent of a node: makes its GPUs what the scheduler wants, hands them to the kubelet, and tells the API server what they are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    /// The name of this machine's Node.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", default_value = "")]
+    node: String,
+    #[command(flatten)]
+    gpus: Gpus,
+    /// How to reach the cluster, if not as kubectl or a pod does.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Where metrics and health are served.
+    #[arg(long, default_value = "127.0.0.1:9477", value_name = "ADDRESS")]
+    listen: String,
+    /// The folder where it keeps what it made; the same after a restart.
+    #[arg(long, default_value = "/var/lib/partita", value_name = "FOLDER")]
+    state: PathBuf,
+    /// The kubelet's folder for device plugins.
+    #[arg(long, default_value = partita_agent::DEVICE_PLUGINS_FOLDER, value_name = "FOLDER")]
+    device_plugins: PathBuf,
+    /// Where the kubelet answers who uses what.
+    #[arg(long, default_value = partita_agent::POD_RESOURCES_SOCKET, value_name = "SOCKET")]
+    pod_resources: PathBuf,
+    /// The folder where container runtimes look for devices (CDI).
+    #[arg(long, default_value = "/var/run/cdi", value_name = "FOLDER")]
+    cdi: PathBuf,
+    /// A CDI file as JSON of which every container with a GPU gets the common part: `nvidia-ctk cdi generate --format=json` writes one.
+    #[arg(long, value_name = "FILE")]
+    cdi_common: Option<PathBuf>,
+    /// Write no CDI file: containers get GPUs by NVIDIA_VISIBLE_DEVICES, which NVIDIA's container runtime reads.
+    #[arg(long, conflicts_with_all = ["cdi", "cdi_common"])]
+    no_cdi: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Run) -> Result<ExitCode> {
+    anyhow::ensure!(!arguments.node.is_empty(), "no Node is named: name this machine's with --node or NODE_NAME (see `kubectl get nodes`)");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("there are no threads to run on")?;
+    let end = runtime.block_on(work(arguments));
+    // A call of the driver that hangs is not waited for.
+    runtime.shutdown_timeout(LAST_REQUESTS);
+    end.map(|()| ExitCode::SUCCESS)
+}
+
+async fn work(arguments: &Run) -> Result<()> {
+    let client = client(arguments.kubeconfig.as_deref()).await?;
+    let shared = Arc::new(Shared::default());
+    let (stop, stopped) = watch::channel(false);
+    let listener = TcpListener::bind(&arguments.listen)
+        .await
+        .with_context(|| format!("metrics and health cannot be served on {}; name another address with --listen", arguments.listen))?;
+    let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown(shared.clone())), stopped.clone()));
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let settings = Settings {
+        node: arguments.node.clone(),
+        boot_id: machine::boot_id(),
+        checkpoint: arguments.state.join("agent.json"),
+        device_plugins: arguments.device_plugins.clone(),
+        pod_resources: arguments.pod_resources.clone(),
+        cdi: (!arguments.no_cdi).then(|| arguments.cdi.clone()),
+        cdi_common: arguments.cdi_common.clone(),
+        call_max: CALL_MAX,
+    };
+    let (gpus, node) = (arguments.gpus.clone(), arguments.node.clone());
+    let load: machine::Load = Arc::new(move || gpus.driver(&node));
+    let end = partita_agent::run(client, load, settings, &shared, stopped).await;
+    stop.send_replace(true);
+    drop(tokio::time::timeout(LAST_REQUESTS, server).await);
+    end.map_err(Into::into)
+}
+
+/// What the HTTP server shows.
+struct Shown(Arc<Shared>);
+
+impl Source for Shown {
+    fn metrics(&self) -> String {
+        self.0.metrics()
+    }
+
+    fn live(&self) -> Result<(), String> {
+        self.0.live()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.0.ready()
+    }
+
+    fn explain(&self, _: &str, _: &str) -> Option<Value> {
+        None
+    }
+}

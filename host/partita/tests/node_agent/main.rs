@@ -1,0 +1,9 @@
+//! `partita agent` on a real API server, with a kubelet on Unix sockets and NVML through the real wrapper and a library of ours.
+//!
+//! No test measures time; each waits for a state, and gives up after a while that is long for any machine.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::print_stderr, reason = "the log of an agent belongs beside the failure")]
+
+mod handshake;
+mod stage;
