@@ -71,6 +71,9 @@ pub struct Gpu {
     pub mig: bool,
     /// MIG will be on after a reset.
     pub pending: bool,
+    /// Who may compute on it, as NVML counts: 0 for everybody, 3 for one process.
+    #[serde(default)]
+    pub compute_mode: u32,
     /// It fell off the bus.
     pub lost: bool,
     /// A hypervisor made it.
@@ -232,7 +235,27 @@ impl State {
             return Ok(RESET_REQUIRED);
         }
         gpu.mig = on;
+        if on {
+            gpu.compute_mode = 0;
+        }
         Ok(0)
+    }
+}
+
+impl State {
+    /// Says who may compute on a GPU; a phantom says so and does not.
+    pub(crate) fn set_compute_mode(&mut self, gpu: usize, mode: u32, phantom: bool) -> Result<(), Code> {
+        let gpu = self.gpu_mut(gpu)?;
+        match mode {
+            0 | 2 | 3 if gpu.mig => Err(NOT_SUPPORTED),
+            0 | 2 | 3 => {
+                gpu.compute_mode = if phantom { gpu.compute_mode } else { mode };
+                Ok(())
+            }
+            // One thread only: no driver has it any more.
+            1 => Err(NOT_SUPPORTED),
+            _ => Err(INVALID_ARGUMENT),
+        }
     }
 }
 
@@ -297,6 +320,7 @@ impl Gpu {
     pub(crate) fn reset(&mut self, started: bool) {
         self.instances.clear();
         self.holds.clear();
+        self.compute_mode = 0;
         if started && !geometry::keeps_mode(&self.model) {
             self.pending = false;
         }

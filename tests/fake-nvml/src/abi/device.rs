@@ -106,6 +106,15 @@ exported! {
         status.put(change("nvmlDeviceSetMigMode", gpu, |state, phantom| state.set_mode(gpu, mode == 1, phantom))?)
     }
 
+    fn nvmlDeviceGetComputeMode(device: Ref, to: Out<u32>) {
+        number("nvmlDeviceGetComputeMode", device, to, |gpu| Ok(gpu.compute_mode))
+    }
+
+    fn nvmlDeviceSetComputeMode(device: Ref, mode: u32) {
+        let gpu = gpu_of(device)?;
+        change("nvmlDeviceSetComputeMode", gpu, |state, phantom| state.set_compute_mode(gpu, mode, phantom))
+    }
+
     fn nvmlDeviceGetMaxMigDeviceCount(device: Ref, to: Out<u32>) {
         number("nvmlDeviceGetMaxMigDeviceCount", device, to, |gpu| {
             Ok(gpu.grid().map_or(0, |grid| grid.profiles.iter().map(|profile| u32::from(profile.max)).max().unwrap_or(0)))
