@@ -7,6 +7,8 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,9 @@ use crate::{
 
 /// The version of the file's form. Another is not read.
 const VERSION: u32 = 1;
+/// How long a lock is waited for. A program that the last agent had just begun to run may have it for a moment longer than the agent.
+const LOCK_MAX: Duration = Duration::from_secs(1);
+const LOCK_EVERY: Duration = Duration::from_millis(5);
 
 /// Why what was made cannot be kept or read.
 #[derive(Debug, Error)]
@@ -145,10 +150,14 @@ impl Checkpoint {
         }
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(failed("locked"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(CheckpointError::Locked(path.to_owned())),
-            Err(fs::TryLockError::Error(source)) => return Err(failed("locked")(source)),
+        let until = Instant::now() + LOCK_MAX;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_EVERY),
+                Err(fs::TryLockError::WouldBlock) => return Err(CheckpointError::Locked(path.to_owned())),
+                Err(fs::TryLockError::Error(source)) => return Err(failed("locked")(source)),
+            }
         }
         let fresh = || Content::default().after_boot(boot_id);
         let (content, damage) = match fs::read(path) {

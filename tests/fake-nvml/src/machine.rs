@@ -1,5 +1,7 @@
 //! GPUs, instances and processes, and what a driver makes of calls.
 
+use std::fs;
+
 use partita_core::model::{GpuModel, Grid, Placement, Profile};
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +133,16 @@ pub struct Hold {
     pub instance: Option<u32>,
     /// It does not compute and so is in no list, but keeps a handle, as DCGM does.
     pub hidden: bool,
+    /// It is a process of this machine, and uses the GPU until it ends.
+    #[serde(default)]
+    pub real: bool,
+}
+
+impl Hold {
+    /// Whether it is still so. A process that ended and that nobody waits for has no program any more.
+    pub(crate) fn is_so(&self) -> bool {
+        !self.real || fs::read_link(format!("/proc/{}/exe", self.pid)).is_ok()
+    }
 }
 
 impl State {
@@ -227,7 +239,7 @@ impl State {
         if phantom {
             return Ok(0);
         }
-        if !gpu.holds.is_empty() || (!on && gpu.real().next().is_some()) {
+        if gpu.holds.iter().any(Hold::is_so) || (!on && gpu.real().next().is_some()) {
             return Ok(IN_USE);
         }
         gpu.pending = on;

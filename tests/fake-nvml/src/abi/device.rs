@@ -148,7 +148,7 @@ exported! {
 
     fn nvmlDeviceGetComputeRunningProcesses_v3(device: Ref, count: Out<u32>, to: Out<nvmlProcessInfo_t>) {
         let found = ask_gpu("nvmlDeviceGetComputeRunningProcesses_v3", device, |gpu| {
-            let listed = gpu.holds.iter().filter(|hold| !hold.hidden);
+            let listed = gpu.holds.iter().filter(|hold| !hold.hidden && hold.is_so());
             Ok(listed.map(|hold| nvmlProcessInfo_t {
                 pid: hold.pid,
                 usedGpuMemory: USED,
