@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-bench", &["partita-cluster", "partita-core", "partita-hostile", "partita-kube", "partita-policy", "partita-sim"]),
     ("partita-cluster", &["partita-core", "partita-kube"]),
     ("partita-differential", &["partita-cluster", "partita-core", "partita-kube"]),
+    ("partita-fake-mps", &[]),
     ("partita-fake-nvml", &["partita-core"]),
     ("partita-fake-kubelet", &["partita-kubelet"]),
     ("partita-hostile", &["partita-policy"]),
