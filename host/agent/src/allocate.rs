@@ -1,18 +1,26 @@
 //! What the kubelet asks when it gives a device to a container.
 
 use std::{
+    collections::BTreeMap,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
-use partita_kubelet::{Allocation, Allocator, Choice, DeviceId, ResourceName};
-
+use partita_device::mps;
+use partita_kubelet::{Allocation, Allocator, Choice, DeviceId, Mount, ResourceName};
 use tokio::sync::Notify;
 
-use crate::{cdi, offers::Offers, users::Given};
+use crate::{
+    cdi,
+    offers::{Offer, Offers, What},
+    users::{Given, OF},
+};
 
 /// By NVIDIA's older way, which its container runtime reads; `void` where devices come by CDI.
 const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
+/// Where a container finds the daemon of MPS.
+const PIPE: &str = "/run/partita/mps";
 
 /// Answers for what is offered at the moment.
 #[derive(Debug)]
@@ -72,18 +80,44 @@ impl Allocator for Answers {
         self.given.add(devices.iter().map(DeviceId::as_str), Instant::now());
         self.gave.notify_one();
         let ids = || devices.iter().map(DeviceId::as_str);
-        let (visible, cdi_devices) =
-            if self.cdi { ("void".to_owned(), ids().map(cdi::name).collect()) } else { (ids().collect::<Vec<_>>().join(","), Vec::new()) };
-        let environment = [(VISIBLE.to_owned(), visible)].into();
-        Ok(Allocation { environment, cdi_devices, ..Allocation::default() })
+        let (visible, cdi_devices) = if self.cdi {
+            ("void".to_owned(), ids().map(cdi::name).collect())
+        } else {
+            (ids().map(visible).collect::<Vec<_>>().join(","), Vec::new())
+        };
+        let mut environment = BTreeMap::from([(VISIBLE.to_owned(), visible)]);
+        let mut shares = ids().filter_map(|id| offers.find(resource.as_str(), id)).filter(|offer| matches!(offer.what, What::Mps { .. }));
+        let mut mounts = Vec::new();
+        if let Some((offer, memory_mib, pipe)) = shares.next().and_then(share) {
+            if devices.len() > 1 {
+                return Err("a container can have one share under MPS: ask for 1, of a size that is enough".to_owned());
+            }
+            environment.extend(mps::environment(memory_mib, offer.memory_mib, Path::new(PIPE)));
+            mounts = mps::mounts(pipe, Path::new(PIPE)).into_iter().map(|one| mount(&one)).collect();
+        }
+        Ok(Allocation { environment, cdi_devices, mounts, ..Allocation::default() })
     }
+}
+
+fn share(offer: &Offer) -> Option<(&Offer, u32, &Path)> {
+    let What::Mps { memory_mib } = offer.what else { return None };
+    Some((offer, memory_mib, offer.pipe.as_deref()?))
+}
+
+fn mount(mount: &mps::Mount) -> Mount {
+    let text = |path: &Path| path.display().to_string();
+    Mount { host_path: text(&mount.host), container_path: text(&mount.container), read_only: mount.read_only }
+}
+
+/// What NVIDIA's older way calls a device: a share is its GPU.
+fn visible(id: &str) -> &str {
+    id.split_once(OF).map_or(id, |(gpu, _)| gpu)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::offers::{Offer, What};
 
     fn answers(cdi: bool) -> Answers {
         let offer = |id: &str, healthy, planned| Offer {
@@ -96,6 +130,7 @@ mod tests {
             gpu: id.into(),
             minor: None,
             memory_mib: 1,
+            pipe: None,
         };
         let answers = Answers::new(cdi);
         let offers = [offer("a", true, false), offer("b", true, true), offer("c", false, false)];

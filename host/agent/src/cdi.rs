@@ -136,7 +136,7 @@ mod tests {
     fn offer(id: &str, minor: Option<u32>, instance: Option<u32>) -> Offer {
         let what = instance.map_or(What::Whole, |instance| What::Mig { profile: "1g.10gb".to_owned(), instance, compute: 0 });
         let (resource, id, gpu) = ("r".to_owned(), id.to_owned(), "g".to_owned());
-        Offer { resource, id, what, healthy: true, used: false, planned: false, gpu, minor, memory_mib: 1 }
+        Offer { resource, id, what, healthy: true, used: false, planned: false, gpu, minor, memory_mib: 1, pipe: None }
     }
 
     #[test]

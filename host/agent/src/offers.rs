@@ -4,10 +4,13 @@
 //! are for names that say what they are (`nvidia.com/mig-1g.10gb`); for one that says how much a pod needs at least (`partita.dev/gpu`) the
 //! pods of a node are served one after the other, each when the one before it has what was made for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use partita_core::model::{Cut, ProfileName};
-use partita_device::{Found, Part};
+use partita_device::{Found, Part, PartState};
 use partita_kube::crd::{DesiredGpu, DesiredPartition, GpuNodeSpec};
 use partita_kubelet::{Device, DeviceId, ResourceName};
 
@@ -82,6 +85,8 @@ pub struct Offer {
     pub minor: Option<u32>,
     /// The memory of the GPU, MiB.
     pub memory_mib: u32,
+    /// Of a share under MPS: the folder where its GPU's daemon listens.
+    pub pipe: Option<PathBuf>,
 }
 
 /// What the scheduler wants of a node.
@@ -247,7 +252,15 @@ impl OneGpu<'_> {
             gpu: info.uuid.clone(),
             minor: info.minor,
             memory_mib: info.memory_mib,
+            pipe: None,
         }
+    }
+
+    /// A share; under MPS with the way to its daemon.
+    fn share(&self, resource: &str, id: String, what: What) -> Offer {
+        let pipe = || self.found.sharing.as_ref().map(|sharing| sharing.pipe.clone());
+        let pipe = if matches!(what, What::Mps { .. }) { pipe() } else { None };
+        Offer { pipe, ..self.offer(resource, id, what) }
     }
 
     fn parts(&self, all: &mut Offers) {
@@ -285,7 +298,7 @@ impl OneGpu<'_> {
     fn shares(&self, all: &mut Offers) {
         for (resource, id) in self.kubelet.used_of_gpu(self.uuid()) {
             if let Some(what) = self.what_is(id) {
-                all.add(Offer { used: true, ..self.offer(resource, id.to_owned(), what) });
+                all.add(Offer { used: true, ..self.share(resource, id.to_owned(), what) });
             }
         }
         if !self.free || self.found.gpu.is_cut() {
@@ -294,14 +307,14 @@ impl OneGpu<'_> {
         let wanted = self.desired.map(|gpu| gpu.partitions.as_slice()).unwrap_or_default();
         let cut = self.desired.map_or(Cut::Shares, |gpu| gpu.cut);
         let whole = cut == Cut::Shares && wanted.iter().all(is_whole);
-        if whole {
+        if whole && self.found.sharing.is_none() {
             // Nobody uses it: neither a pod, nor a process that no pod is known for.
             if self.found.users.is_empty() {
                 let resource = wanted.first().and_then(resource_of).unwrap_or_else(|| WHOLE.to_owned());
                 let planned = wanted.iter().any(|one| one.pod.is_some());
                 all.add(Offer { planned, ..self.offer(&resource, self.uuid().to_owned(), What::Whole) });
             }
-        } else if self.can_be_shared(cut) && !self.is_used_whole() {
+        } else if !whole && self.can_be_shared(cut) && !self.is_used_whole() {
             self.free_shares(wanted, all);
         }
     }
@@ -327,15 +340,15 @@ impl OneGpu<'_> {
             let here = self.kubelet.used_of_gpu(self.uuid()).filter(|(name, id)| *name == resource && id.starts_with(&prefix)).count();
             let free = (0..).map(|number: usize| format!("{prefix}{number}")).filter(|id| !used.contains(id.as_str()));
             for id in free.take(count.saturating_sub(here)) {
-                all.add(Offer { planned, ..self.offer(&resource, id, what.clone()) });
+                all.add(Offer { planned, ..self.share(&resource, id, what.clone()) });
             }
         }
     }
 
     /// Whether containers can be given shares now.
-    #[allow(clippy::unused_self)]
     fn can_be_shared(&self, cut: Cut) -> bool {
-        cut == Cut::Shares
+        let has_daemon = || self.found.sharing.as_ref().is_some_and(|sharing| sharing.state == PartState::Ready);
+        cut == Cut::Shares && self.found.sharing.is_none() || cut == Cut::Mps && has_daemon()
     }
 
     fn is_used_whole(&self) -> bool {

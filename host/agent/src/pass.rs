@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use partita_device::{CheckpointError, Found, PartState, gpu::Event, mig::Wish};
+use partita_device::{CheckpointError, Found, PartState, Wish, gpu::Event};
 use partita_kube::crd::{GpuNodeSpec, GpuNodeStatus};
 use partita_kubelet::{DevicePlugins, PodResources, ResourceName};
 
@@ -67,6 +67,9 @@ pub(crate) struct Agent {
     /// The wishes that were carried out as far as they could be, by GPU.
     applied: BTreeMap<String, Wish>,
     status: Option<GpuNodeStatus>,
+    /// The operator's label, and the GPUs that were given back since it is off.
+    rule: Rule,
+    restored: BTreeSet<String>,
     /// How often in a row the kubelet did not have yet what it was handed.
     waits: u32,
     /// When each device was handed over that the kubelet does not have yet, by resource and id.
@@ -100,6 +103,8 @@ impl Agent {
             taken: Taken::default(),
             applied: BTreeMap::new(),
             status: None,
+            rule: Rule::default(),
+            restored: BTreeSet::new(),
             waits: 0,
             handed: BTreeMap::new(),
             shared,
@@ -149,7 +154,9 @@ impl Agent {
         if let Err(error) = self.hand_over(seen) {
             trouble = Some(Standing { ready: false, reason: "FilesUnwritable", message: error.to_string() });
         }
-        let draining = self.apply(seen, &users, depth == Depth::All || changed).await?;
+        let again = depth == Depth::All || changed || self.rule != Self::rule(seen);
+        self.rule = Self::rule(seen);
+        let draining = if self.rule == Rule::Off { self.restore(&users, again).await? } else { self.apply(seen, &users, again).await? };
         if let Err(error) = self.hand_over(seen) {
             trouble = Some(Standing { ready: false, reason: "FilesUnwritable", message: error.to_string() });
         }
@@ -201,7 +208,7 @@ impl Agent {
         if self.machine.is_some() {
             return Ok(Ok(()));
         }
-        match Machine::open(self.load.clone(), self.settings.device()).await {
+        match Machine::open(self.load.clone(), self.settings.device.clone()).await {
             Ok(machine) => {
                 self.machine = Some(machine);
                 Ok(Ok(()))
@@ -248,6 +255,9 @@ impl Agent {
         if self.kubelet.is_none() && self.offers.all().next().is_some() {
             return Ok(());
         }
+        if Self::rule(seen) == Rule::Off && self.is_left() {
+            return Ok(());
+        }
         let offers = Offers::of(&self.found, self.layout(seen), kubelet, &self.offers);
         // First the files: a container may start as soon as the kubelet knows of its device.
         if let Some(cdi) = &self.cdi {
@@ -291,6 +301,7 @@ impl Agent {
     /// Makes GPUs what they shall be; what could not be done before is tried again if there is a reason to. Returns whether something waits
     /// until the kubelet has let go of it.
     async fn apply(&mut self, seen: &Seen, users: &UsedBy, again: bool) -> Result<bool, AgentError> {
+        self.restored.clear();
         let Some(layout) = &self.taken.layout else { return Ok(false) };
         let wishes = wishes(layout, Self::rule(seen));
         let mut draining = false;
@@ -312,6 +323,45 @@ impl Agent {
             self.applied.insert(wish.gpu.clone(), wish);
         }
         Ok(draining)
+    }
+
+    /// Gives GPUs back as they were found. Returns whether something waits until the kubelet has let go of it.
+    async fn restore(&mut self, users: &UsedBy, again: bool) -> Result<bool, AgentError> {
+        self.applied.clear();
+        let mut draining = false;
+        for row in 0..self.found.len() {
+            let uuid = self.found[row].gpu.info.uuid.clone();
+            if self.is_held(&self.found[row]) {
+                draining = true;
+            } else if again && let Some(machine) = &mut self.machine {
+                let users = users.clone();
+                let asked = uuid.clone();
+                let restored = machine.with(move |node| {
+                    let found = node.restore(&asked, &|gpu: &str, mig: Option<&str>| users.of(gpu, mig));
+                    (found, node.is_restored(&asked))
+                });
+                let (found, done) = restored.await?;
+                self.found[row] = found;
+                if done {
+                    self.restored.insert(uuid)
+                } else {
+                    self.restored.remove(&uuid)
+                };
+            }
+        }
+        if self.is_left() {
+            for resource in std::mem::take(&mut self.advertised) {
+                self.plugins.withdraw(&resource).await;
+            }
+            self.cdi.iter().for_each(Cdi::remove);
+        }
+        Ok(draining)
+    }
+
+    /// Whether nothing of this agent is left on the node, and nobody has anything of it.
+    fn is_left(&self) -> bool {
+        let restored = self.found.iter().all(|one| self.restored.contains(&one.gpu.info.uuid));
+        restored && self.offers.all().next().is_none()
     }
 
     /// Whether the kubelet could still give away something of a GPU that is not offered any more.
@@ -348,7 +398,18 @@ impl Agent {
         }
         let damage = self.machine.as_ref().and_then(|machine| machine.damage.as_deref());
         match Self::rule(seen) {
-            Rule::Off => good("Off", "the node's label partita.dev/partitioning is off: its GPUs are left as they are"),
+            Rule::Off if self.is_left() => {
+                good("Restored", "the node's label partita.dev/partitioning is off, and its GPUs are as they were found")
+            }
+            Rule::Off => {
+                let left = self.found.iter().filter(|one| !self.restored.contains(&one.gpu.info.uuid)).count();
+                good(
+                    "Restoring",
+                    &format!(
+                        "the node's label partita.dev/partitioning is off; {left} GPUs are not as they were found yet, or pods use them"
+                    ),
+                )
+            }
             _ if self.found.is_empty() => good("NoGpus", "the driver lists no GPU"),
             _ => damage.map_or_else(|| good("Works", ""), |damage| good("CheckpointWasDamaged", damage)),
         }
@@ -367,7 +428,7 @@ impl Agent {
             offers: &self.offers,
             kubelet: self.kubelet.as_deref(),
             driver: self.machine.as_ref().map(|machine| machine.version.as_str()),
-            boot_id: &self.settings.boot_id,
+            boot_id: &self.settings.device.boot_id,
             standing,
         };
         let status = report(&facts, &before, Timestamp::now());

@@ -102,11 +102,6 @@ fn gpu(facts: &Facts<'_>, one: &Found, index: u8) -> FoundGpu {
         let by = if gpu.cut == Cut::Shares { "time-slicing".to_owned() } else { gpu.cut.to_string() };
         format!("the layout shares it by {by}, which the node's label partita.dev/partitioning does not allow")
     });
-    let cut = if one.gpu.is_cut() {
-        Cut::Mig
-    } else {
-        desired.map_or(Cut::Shares, |gpu| if gpu.cut == Cut::Mps { Cut::Mps } else { Cut::Shares })
-    };
     let mut partitions: Vec<FoundPartition> = one.parts.iter().filter_map(|part| partition(facts, one, part, desired)).collect();
     partitions.extend(shares(facts, one, desired));
     let said = one.unusable.iter().chain(&one.notes).chain(&refused).cloned().collect::<Vec<_>>().join("; ");
@@ -117,7 +112,7 @@ fn gpu(facts: &Facts<'_>, one: &Found, index: u8) -> FoundGpu {
         index,
         model: one.gpu.model.name.clone(),
         memory_mib: info.memory_mib,
-        cut,
+        cut: one.cut(),
         healthy: one.unusable.is_none(),
         message: short(&said),
         users,
@@ -214,6 +209,11 @@ fn why_not(facts: &Facts<'_>, one: &Found, want: &DesiredPartition) -> (Partitio
         PartState::Kept(problem) => problem.to_string(),
         _ => "its partitions are still there".to_owned(),
     });
+    if let (Some(_), Some(PartState::Failed(problem) | PartState::Kept(problem))) =
+        (want.memory_mib, one.sharing.as_ref().map(|sharing| &sharing.state))
+    {
+        return (PartitionState::Failed, short(&problem.to_string()));
+    }
     match in_the_way.chain(one.notes.iter().cloned()).next() {
         _ if waits => {
             let why = "it is handed to the kubelet when the pods before it have what they asked for under the same name";

@@ -32,10 +32,8 @@ const STUCK_AFTER: Duration = Duration::from_mins(10);
 pub struct Settings {
     /// The name of its `Node`.
     pub node: String,
-    /// What tells this boot from others: [`crate::machine::boot_id`].
-    pub boot_id: String,
-    /// The file that keeps what was made.
-    pub checkpoint: PathBuf,
+    /// Its GPUs.
+    pub device: partita_device::Settings,
     /// The kubelet's folder for device plugins.
     pub device_plugins: PathBuf,
     /// The socket where the kubelet says who uses what.
@@ -44,14 +42,6 @@ pub struct Settings {
     pub cdi: Option<PathBuf>,
     /// A CDI file as JSON of which the part for all containers is taken.
     pub cdi_common: Option<PathBuf>,
-    /// How long one call to the driver may take.
-    pub call_max: Duration,
-}
-
-impl Settings {
-    pub(crate) fn device(&self) -> partita_device::Settings {
-        partita_device::Settings { call_max: self.call_max, ..partita_device::Settings::new(&self.checkpoint, &self.boot_id) }
-    }
 }
 
 /// What others may see of a running agent.

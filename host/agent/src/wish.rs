@@ -1,7 +1,7 @@
 //! From a `GpuNode`'s `spec` to what each GPU shall be.
 
 use partita_core::model::Cut;
-use partita_device::mig::{Spec, Wish};
+use partita_device::{Wish, mig::Spec};
 use partita_kube::crd::{DesiredGpu, DesiredPartition, GpuNodeSpec};
 
 /// How the operator lets the agent cut, by the node's label `partita.dev/partitioning`.
@@ -68,6 +68,8 @@ pub fn wishes(spec: &GpuNodeSpec, rule: Rule) -> Vec<Wish> {
         generation: (spec.term, spec.generation),
         cut: gpu.cut,
         partitions: partitions(gpu),
+        shares: if gpu.cut == Cut::Mps { gpu.partitions.iter().filter_map(|one| one.memory_mib).collect() } else { Vec::new() },
+        time_sliced: gpu.cut == Cut::Shares && !gpu.partitions.iter().all(is_whole),
         may_switch: true,
     };
     spec.gpus.iter().filter(|gpu| rule.allows(gpu)).map(wish).collect()

@@ -37,6 +37,10 @@ pub(crate) struct Gpus {
 }
 
 impl Gpus {
+    fn is_simulated(&self) -> bool {
+        self.simulated.is_some()
+    }
+
     /// Loads the driver. Simulated GPUs of different `node`s have different UUIDs.
     fn driver(&self, node: &str) -> Result<Arc<dyn Driver>, DeviceError> {
         Ok(match &self.simulated {

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use partita_agent::{Settings, Shared, machine};
-use partita_device::CALL_MAX;
+use partita_device::{Installed, Programs, TimeSlice};
 use partita_web::Source;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch};
@@ -55,9 +55,31 @@ pub(crate) struct Run {
     /// A CDI file as JSON of which every container with a GPU gets the common part: `nvidia-ctk cdi generate --format=json` writes one.
     #[arg(long, value_name = "FILE")]
     cdi_common: Option<PathBuf>,
+    /// The folder of MPS's daemons. It is mounted into containers, so in a pod it must have the same path as on the machine.
+    #[arg(long, default_value = "/run/partita/mps", value_name = "FOLDER")]
+    mps: PathBuf,
+    /// MPS's control program, if PATH does not have it.
+    #[arg(long, value_name = "FILE")]
+    mps_control: Option<PathBuf>,
+    /// How long a process has a GPU that several use in turn.
+    #[arg(long, value_enum, default_value_t = Slice::Default, value_name = "LENGTH")]
+    time_slice: Slice,
     /// Write no CDI file: containers get GPUs by NVIDIA_VISIBLE_DEVICES, which NVIDIA's container runtime reads.
     #[arg(long, conflicts_with_all = ["cdi", "cdi_common"])]
     no_cdi: bool,
+}
+
+/// The driver's lengths of a time slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Slice {
+    /// As the driver does it by itself.
+    Default,
+    /// Answers come sooner, and more time goes into switching.
+    Short,
+    /// Between the two.
+    Medium,
+    /// Less switching, later answers.
+    Long,
 }
 
 /// Runs the command.
@@ -81,13 +103,11 @@ async fn work(arguments: &Run) -> Result<()> {
     tokio::spawn(stop_on_signal(stop.clone()));
     let settings = Settings {
         node: arguments.node.clone(),
-        boot_id: machine::boot_id(),
-        checkpoint: arguments.state.join("agent.json"),
+        device: arguments.device(),
         device_plugins: arguments.device_plugins.clone(),
         pod_resources: arguments.pod_resources.clone(),
         cdi: (!arguments.no_cdi).then(|| arguments.cdi.clone()),
         cdi_common: arguments.cdi_common.clone(),
-        call_max: CALL_MAX,
     };
     let (gpus, node) = (arguments.gpus.clone(), arguments.node.clone());
     let load: machine::Load = Arc::new(move || gpus.driver(&node));
@@ -95,6 +115,26 @@ async fn work(arguments: &Run) -> Result<()> {
     stop.send_replace(true);
     drop(tokio::time::timeout(LAST_REQUESTS, server).await);
     end.map_err(Into::into)
+}
+
+impl Run {
+    fn device(&self) -> partita_device::Settings {
+        let settings = partita_device::Settings::new(&self.state.join("agent.json"), &machine::boot_id());
+        let settings = if self.gpus.is_simulated() { settings.simulated() } else { self.with_programs(settings) };
+        let time_slice = match self.time_slice {
+            Slice::Default => TimeSlice::Default,
+            Slice::Short => TimeSlice::Short,
+            Slice::Medium => TimeSlice::Medium,
+            Slice::Long => TimeSlice::Long,
+        };
+        partita_device::Settings { time_slice, ..settings }
+    }
+
+    fn with_programs(&self, settings: partita_device::Settings) -> partita_device::Settings {
+        let installed = Installed::new(&self.mps);
+        let control = self.mps_control.clone().unwrap_or_else(|| installed.control.clone());
+        partita_device::Settings { programs: Programs::Installed(Installed { control, ..installed }), ..settings }
+    }
 }
 
 /// What the HTTP server shows.
