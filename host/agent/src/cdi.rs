@@ -23,8 +23,10 @@ use crate::{
 const KIND: &str = "partita.dev/gpu";
 /// The file's name.
 const FILE: &str = "partita.dev-gpu.json";
+/// Where device nodes are.
+pub const DEV: &str = "/dev";
 /// Where the driver tells the numbers of the device nodes that guard instances.
-const MINORS: &str = "/proc/driver/nvidia-caps/mig-minors";
+pub const MINORS: &str = "/proc/driver/nvidia-caps/mig-minors";
 
 /// The name under which a container runtime finds a device.
 #[must_use]
@@ -37,8 +39,22 @@ pub fn name(device: &str) -> String {
 pub struct Cdi {
     file: PathBuf,
     common: Value,
-    /// Where device nodes are.
-    dev: PathBuf,
+    driver: Driver,
+}
+
+/// Where the driver keeps what containers need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// The folder of its device nodes on the machine, of which containers see those of their devices in `/dev`.
+    pub dev: PathBuf,
+    /// The file that tells the numbers of the device nodes which guard instances.
+    pub minors: PathBuf,
+}
+
+impl Default for Driver {
+    fn default() -> Self {
+        Self { dev: DEV.into(), minors: MINORS.into() }
+    }
 }
 
 #[derive(Serialize)]
@@ -56,7 +72,7 @@ impl Cdi {
     ///
     /// # Errors
     /// If `common` cannot be read.
-    pub fn new(folder: &Path, common: Option<&Path>) -> Result<Self, AgentError> {
+    pub fn new(folder: &Path, common: Option<&Path>, driver: Driver) -> Result<Self, AgentError> {
         let edits = |path: &Path| -> io::Result<Value> {
             let mut spec: Value = serde_json::from_slice(&fs::read(path)?)?;
             Ok(spec["containerEdits"].take())
@@ -64,7 +80,7 @@ impl Cdi {
         let failed = |path: &Path, source| AgentError::Cdi { path: path.to_owned(), source };
         let common = common.map(|path| edits(path).map_err(|error| failed(path, error))).transpose()?;
         let common = common.filter(Value::is_object).unwrap_or_else(|| json!({ "env": ["NVIDIA_VISIBLE_DEVICES=void"] }));
-        Ok(Self { file: folder.join(FILE), common, dev: "/dev".into() })
+        Ok(Self { file: folder.join(FILE), common, driver })
     }
 
     /// Replaces the file by one with these devices, unless it says so already.
@@ -72,7 +88,7 @@ impl Cdi {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, offers: &Offers) -> Result<(), AgentError> {
-        let minors = fs::read_to_string(MINORS).map(|text| minors(&text)).unwrap_or_default();
+        let minors = fs::read_to_string(&self.driver.minors).map(|text| minors(&text)).unwrap_or_default();
         // A device may be used under two names.
         let once: BTreeMap<&str, &Offer> = offers.all().map(|offer| (offer.id.as_str(), offer)).collect();
         let devices = once.into_values().map(|offer| self.device(offer, &minors)).collect();
@@ -93,14 +109,15 @@ impl Cdi {
     }
 
     fn device(&self, offer: &Offer, minors: &BTreeMap<String, u32>) -> Value {
-        let mut nodes: Vec<PathBuf> = offer.minor.iter().map(|minor| self.dev.join(format!("nvidia{minor}"))).collect();
+        let mut nodes: Vec<String> = offer.minor.iter().map(|minor| format!("nvidia{minor}")).collect();
         if let (What::Mig { instance, compute, .. }, Some(minor)) = (&offer.what, offer.minor) {
             let caps = [format!("gpu{minor}/gi{instance}/access"), format!("gpu{minor}/gi{instance}/ci{compute}/access")];
             let number = caps.iter().filter_map(|cap| minors.get(cap));
-            nodes.extend(number.map(|number| self.dev.join(format!("nvidia-caps/nvidia-cap{number}"))));
+            nodes.extend(number.map(|number| format!("nvidia-caps/nvidia-cap{number}")));
         }
         // GPUs that are simulated have none.
-        let nodes: Vec<Value> = nodes.iter().filter(|node| node.exists()).map(|node| json!({ "path": node })).collect();
+        let there = nodes.iter().map(|node| (Path::new(DEV).join(node), self.driver.dev.join(node))).filter(|(_, host)| host.exists());
+        let nodes: Vec<Value> = there.map(|(path, host)| json!({ "path": path, "hostPath": host })).collect();
         let mut edits = json!({ "env": [format!("PARTITA_DEVICE={}", offer.id)] });
         if !nodes.is_empty() {
             edits["deviceNodes"] = nodes.into();
@@ -149,10 +166,11 @@ mod tests {
         }
         let minors = minors("config 1\nmonitor 2\ngpu1/gi3/access 12\ngpu1/gi3/ci0/access 13\ngpu0/gi3/access 21\nodd\n");
         assert_eq!(minors.len(), 5);
-        let cdi = Cdi { dev: dev.clone(), ..Cdi::new(folder.path(), None).unwrap() };
+        let driver = Driver { dev: dev.clone(), ..Driver::default() };
+        let cdi = Cdi::new(folder.path(), None, driver).unwrap();
         let paths = |value: &Value| -> Vec<String> {
             let nodes = value["containerEdits"]["deviceNodes"].as_array().cloned().unwrap_or_default();
-            nodes.iter().map(|node| node["path"].as_str().unwrap().trim_start_matches(dev.to_str().unwrap()).to_owned()).collect()
+            nodes.iter().map(|node| node["hostPath"].as_str().unwrap().trim_start_matches(dev.to_str().unwrap()).to_owned()).collect()
         };
         let part = cdi.device(&offer("MIG-1", Some(1), Some(3)), &minors);
         assert_eq!(paths(&part), ["/nvidia1", "/nvidia-caps/nvidia-cap12", "/nvidia-caps/nvidia-cap13"]);
@@ -165,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let common = folder.path().join("nvidia.json");
         fs::write(&common, r#"{"cdiVersion":"0.5.0","kind":"nvidia.com/gpu","devices":[],"containerEdits":{"env":["A=1"]}}"#).unwrap();
-        let cdi = Cdi::new(&folder.path().join("cdi"), Some(&common)).unwrap();
+        let cdi = Cdi::new(&folder.path().join("cdi"), Some(&common), Driver::default()).unwrap();
         let offers = Offers::from_iter([offer("MIG-1", None, None)]);
         cdi.write(&offers).unwrap();
         let read = || fs::read_to_string(folder.path().join("cdi").join(FILE)).unwrap();
@@ -181,6 +199,6 @@ mod tests {
         cdi.remove();
         assert!(!folder.path().join("cdi").join(FILE).exists());
         fs::write(&common, "{").unwrap();
-        assert!(Cdi::new(folder.path(), Some(&common)).unwrap_err().to_string().contains("nvidia.json"));
+        assert!(Cdi::new(folder.path(), Some(&common), Driver::default()).unwrap_err().to_string().contains("nvidia.json"));
     }
 }

@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     allocate::Answers,
-    cdi::Cdi,
+    cdi::{self, Cdi},
     error::AgentError,
     machine::Load,
     metrics::Metrics,
@@ -42,6 +42,8 @@ pub struct Settings {
     pub cdi: Option<PathBuf>,
     /// A CDI file as JSON of which the part for all containers is taken.
     pub cdi_common: Option<PathBuf>,
+    /// Where the driver keeps what containers need.
+    pub driver: cdi::Driver,
 }
 
 /// What others may see of a running agent.
@@ -103,7 +105,8 @@ pub async fn run(
     shared: &Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), AgentError> {
-    let cdi = settings.cdi.as_deref().map(|folder| Cdi::new(folder, settings.cdi_common.as_deref())).transpose()?;
+    let cdi =
+        settings.cdi.as_deref().map(|folder| Cdi::new(folder, settings.cdi_common.as_deref(), settings.driver.clone())).transpose()?;
     let answers = Arc::new(Answers::new(cdi.is_some()));
     let gave = answers.gave();
     let plugins = DevicePlugins::new(&settings.device_plugins, answers.clone());

@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use partita_agent::{Settings, Shared, machine};
+use partita_agent::{
+    Settings, Shared,
+    cdi::{self, Driver},
+    machine,
+};
 use partita_device::{Installed, Programs, TimeSlice};
 use partita_web::Source;
 use serde_json::Value;
@@ -64,6 +68,12 @@ pub(crate) struct Run {
     /// How long a process has a GPU that several use in turn.
     #[arg(long, value_enum, default_value_t = Slice::Default, value_name = "LENGTH")]
     time_slice: Slice,
+    /// The folder of the driver's device nodes on the machine.
+    #[arg(long, default_value = cdi::DEV, value_name = "FOLDER")]
+    dev: PathBuf,
+    /// Where the driver tells the numbers of the device nodes that guard MIG partitions.
+    #[arg(long, default_value = cdi::MINORS, value_name = "FILE")]
+    mig_minors: PathBuf,
     /// Write no CDI file: containers get GPUs by NVIDIA_VISIBLE_DEVICES, which NVIDIA's container runtime reads.
     #[arg(long, conflicts_with_all = ["cdi", "cdi_common"])]
     no_cdi: bool,
@@ -108,6 +118,7 @@ async fn work(arguments: &Run) -> Result<()> {
         pod_resources: arguments.pod_resources.clone(),
         cdi: (!arguments.no_cdi).then(|| arguments.cdi.clone()),
         cdi_common: arguments.cdi_common.clone(),
+        driver: Driver { dev: arguments.dev.clone(), minors: arguments.mig_minors.clone() },
     };
     let (gpus, node) = (arguments.gpus.clone(), arguments.node.clone());
     let load: machine::Load = Arc::new(move || gpus.driver(&node));
