@@ -185,9 +185,11 @@ async fn rights_are_the_least(deployed: &Deployed, agent: &Client) {
 
     // The policies hold when somebody is generous with rights: its own object may go then, no other may.
     let roles: Api<ClusterRole> = Api::all(deployed.admin.clone());
-    let rule =
-        json!({ "op": "add", "path": "/rules/-", "value": { "apiGroups": ["partita.dev"], "resources": ["gpunodes"], "verbs": ["*"] } });
-    let more: Patch<ClusterRole> = Patch::Json(serde_json::from_value(json!([rule])).unwrap());
+    let wide = [("partita.dev", "gpunodes"), ("events.k8s.io", "events"), ("", "events")].map(|(group, resource)| {
+        let rule = json!({ "apiGroups": [group], "resources": [resource], "verbs": ["*"] });
+        json!({ "op": "add", "path": "/rules/-", "value": rule })
+    });
+    let more: Patch<ClusterRole> = Patch::Json(serde_json::from_value(json!(wide)).unwrap());
     roles.patch(AGENT, &PatchParams::default(), &more).await.unwrap();
     let how = DeleteParams { dry_run: true, ..DeleteParams::default() };
     until("the agent may delete", async || gpu_nodes(agent).delete(OWN, &how).await.ok()).await;
@@ -197,6 +199,18 @@ async fn rights_are_the_least(deployed: &Deployed, agent: &Client) {
         gpu_nodes(agent).delete_collection(&DeleteParams::default(), &ListParams::default().fields("metadata.name=gpu-1")).await.map(drop),
     );
     assert!(said.contains("the agent of node gpu-0 may not write GpuNode gpu-1"), "{said}");
+
+    // Events have an older form of the same object, of which more can be changed.
+    let how = PostParams::default();
+    let about_other = events(&deployed.admin).create(&how, &event(OTHER, "partita.dev/agent")).await.unwrap().name_any();
+    let older: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(agent.clone(), "default");
+    let taken = Patch::Merge(json!({ "involvedObject": { "name": OWN } }));
+    for said in [
+        refusal(events(agent).delete(&about_other, &DeleteParams::default()).await.map(drop)),
+        refusal(older.patch(&about_other, &PatchParams::default(), &taken).await),
+    ] {
+        assert!(said.contains("the agent of node gpu-0 may not write events about GpuNode gpu-1"), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
