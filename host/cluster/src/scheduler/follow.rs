@@ -126,7 +126,7 @@ impl Scheduler {
     }
 }
 
-/// A user of a partition who is gone, though the agent still names them: another pod of the same name is not there because of that.
+/// A user of a partition who is gone, though the agent still names them: another pod of the same name does not have it because of that.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ghost {
     user: String,
@@ -165,10 +165,9 @@ impl NodeEntry {
         self.partitions().flat_map(|(gpu, one)| one.users.iter().map(move |user| Ghost::of(user, gpu, one))).chain(of_whole)
     }
 
-    /// Who uses a partition now. A user that is gone is nobody's name.
+    /// Who uses a partition now.
     fn users_of(&self, gpu: u8, one: &FoundPartition) -> BTreeSet<String> {
-        let name = |user: &String| if self.ghosts.contains(&Ghost::of(user, gpu, one)) { format!("{user} (gone)") } else { user.clone() };
-        one.users.iter().map(name).collect()
+        one.users.iter().filter(|user| !self.ghosts.contains(&Ghost::of(user, gpu, one))).cloned().collect()
     }
 }
 
