@@ -93,9 +93,8 @@ impl Fake {
     /// # Errors
     /// If the folder cannot be written.
     pub fn fault(&self, command: &str, what: What) -> io::Result<()> {
-        let mut faults = fs::read_to_string(self.folder.join(FAULTS)).unwrap_or_default();
-        faults.push_str(&format!("{command} {}\n", what.name()));
-        fs::write(self.folder.join(FAULTS), faults)
+        let faults = fs::read_to_string(self.folder.join(FAULTS)).unwrap_or_default();
+        fs::write(self.folder.join(FAULTS), format!("{faults}{command} {}\n", what.name()))
     }
 
     /// Nothing goes wrong any more.

@@ -185,7 +185,7 @@ impl Daemon {
         let words: Vec<&str> = line.split(' ').collect();
         Ok(match words[..] {
             ["quit"] => String::new(),
-            ["get_server_list"] => self.servers.iter().map(|server| format!("{}\n", server.id())).collect(),
+            ["get_server_list"] => self.servers.iter().flat_map(|server| [server.id().to_string(), "\n".to_owned()]).collect(),
             ["start_server", "-uid", _] => {
                 let mut command = Command::new(own().with_file_name(crate::SERVER));
                 let server = command.arg(SERVER).stdin(Stdio::null()).process_group(0).spawn()?;
