@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, env, path::Path, process::Command, sync::Arc};
 use nvidia_ml::{Fake, Fault, What as Driver, machine::Gpu};
 use partita_core::model::Cut;
 use partita_device::{Found, Node, Settings, TimeSlice, Wish, fault::SHARING_POINTS, nvml::NvmlDriver};
-use partita_fake_mps::What;
+use partita_fake_mps::{SMI, What};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::{
@@ -130,8 +130,7 @@ fn repaired(floor: &Floor, fault: &str, first: bool) {
     assert!(floor.is_clean(&gpu, PROHIBITED) && node.is_restored(&gpu), "{fault}: {:?}", floor.machine.fake.state().unwrap().gpus);
     let is = floor.machine.fake.state().unwrap().gpus.remove(0);
     assert!(!is.mig && !is.pending && is.instances.is_empty(), "{fault}");
-    let slices: Vec<String> = floor.asked().into_iter().filter(|what| what.contains("timeslice")).collect();
-    assert!(slices.last().is_none_or(|what| what.contains("timeslice=0")), "{fault}: {slices:?}");
+    assert_eq!(floor.fake.time_slice(&gpu), 0, "{fault}");
 }
 
 #[test]
@@ -201,7 +200,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 const COMMANDS: [&str; 6] =
-    ["-d", "quit", "get_server_list", "set_default_device_pinned_mem_limit", "nvidia-smi", "get_default_active_thread_percentage"];
+    ["-d", "quit", "get_server_list", "set_default_device_pinned_mem_limit", SMI, "get_default_active_thread_percentage"];
 const HOW: [What; 3] = [What::Refuse, What::Die, What::Ignore];
 const CALLS: [&str; 4] =
     ["nvmlDeviceSetComputeMode", "nvmlDeviceGetComputeMode", "nvmlDeviceSetMigMode", "nvmlDeviceGetComputeRunningProcesses_v3"];
@@ -213,13 +212,16 @@ struct World {
     wanted: Wish,
     pods: bool,
     pid: u32,
+    /// A daemon may die of what it is asked.
+    is_mortal: bool,
 }
 
 /// What must not change while somebody computes: the modes, the processes of MPS, and the partitions that are used.
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     modes: (bool, u32),
-    processes: BTreeSet<u32>,
+    daemons: BTreeSet<u32>,
+    servers: BTreeSet<u32>,
     partitions: Vec<u64>,
 }
 
@@ -229,7 +231,7 @@ impl World {
         floor.machine.fake.set_mig(0, on).unwrap();
         floor.set_compute_mode(if on { 0 } else { mode });
         let gpu = floor.machine.uuid(0);
-        let mut world = Self { wanted: whole(&gpu, 0, false), floor, gpu, node: None, pods: false, pid: 4_000_000 };
+        let mut world = Self { wanted: whole(&gpu, 0, false), floor, gpu, node: None, pods: false, pid: 4_000_000, is_mortal: false };
         world.open();
         world
     }
@@ -262,8 +264,8 @@ impl World {
         let is_used = |id: u32| self.pods || clients.iter().any(|hold| hold.instance.is_none() || hold.instance == Some(id));
         let partitions = gpu.instances.iter().filter(|one| is_used(one.id) && !one.compute.is_empty()).map(|one| one.serial).collect();
         // A daemon that does not serve may be replaced while pods only have its shares.
-        let processes = if clients.is_empty() { BTreeSet::new() } else { running.iter().map(|one| one.pid).collect() };
-        Some(Held { modes: (gpu.mig, gpu.compute_mode), processes, partitions })
+        let of = |server| running.iter().filter(|one| one.server == server && !clients.is_empty()).map(|one| one.pid).collect();
+        Some(Held { modes: (gpu.mig, gpu.compute_mode), daemons: of(false), servers: of(true), partitions })
     }
 
     fn happen(&mut self, what: &Happening) {
@@ -295,10 +297,16 @@ impl World {
             Happening::End => self.end(),
             Happening::Death => self.floor.running().iter().filter(|one| !one.server).for_each(|one| kill(one.pid)),
             Happening::Fault(which, how) => match which.index(COMMANDS.len() + CALLS.len()) {
-                row if row < COMMANDS.len() => self.floor.fake.fault(COMMANDS[row], *how.get(&HOW)).unwrap(),
+                // One that says that it did what it did not do cannot be found out: time slices are not told.
+                row if COMMANDS.get(row) == Some(&SMI) => self.floor.fake.fault(SMI, *how.get(&HOW[..2])).unwrap(),
+                row if row < COMMANDS.len() => {
+                    self.is_mortal |= *how.get(&HOW) == What::Die;
+                    self.floor.fake.fault(COMMANDS[row], *how.get(&HOW)).unwrap();
+                }
                 row => self.floor.machine.fake.fault(Fault::once(CALLS[row - COMMANDS.len()], Driver::Code(999))).unwrap(),
             },
             Happening::Heal => {
+                self.is_mortal = false;
                 self.floor.fake.heal().unwrap();
                 self.floor.machine.fake.heal().unwrap();
             }
@@ -345,7 +353,8 @@ proptest! {
             if let Some(held) = held.filter(|_| !matches!(what, Happening::End | Happening::Death)) {
                 let is = world.held().unwrap();
                 prop_assert_eq!(is.modes, held.modes, "{:?}", what);
-                prop_assert!(is.processes.is_superset(&held.processes), "{:?}: {:?} became {:?}", what, held, is);
+                let stay = is.servers.is_superset(&held.servers) && (world.is_mortal || is.daemons.is_superset(&held.daemons));
+                prop_assert!(stay, "{:?}: {:?} became {:?}", what, held, is);
                 prop_assert!(held.partitions.iter().all(|one| is.partitions.contains(one)), "{:?}", what);
             }
         }
@@ -372,7 +381,6 @@ proptest! {
         prop_assert_eq!((is.mig, is.pending, is.instances), (before.mig, before.pending, before.instances));
         let reset = model == "A100-80GB" && is.compute_mode == 0;
         prop_assert!(is.compute_mode == before.compute_mode || reset, "{} became {}", before.compute_mode, is.compute_mode);
-        let slices: Vec<String> = world.floor.asked().into_iter().filter(|what| what.contains("timeslice")).collect();
-        prop_assert!(slices.last().is_none_or(|what| what.contains("timeslice=0")), "{:?}", slices);
+        prop_assert_eq!(world.floor.fake.time_slice(&gpu), 0);
     }
 }
