@@ -449,7 +449,8 @@ fn same(one: &Wish, other: &Wish) -> bool {
 
 /// Whether nothing is left to do on a GPU, as far as can be seen.
 fn is_done(found: &Found) -> bool {
-    found.unusable.is_none() && found.notes.is_empty() && found.parts.iter().all(|part| part.state == PartState::Ready)
+    let shared = found.sharing.as_ref().is_none_or(|sharing| sharing.state == PartState::Ready);
+    shared && found.unusable.is_none() && found.notes.is_empty() && found.parts.iter().all(|part| part.state == PartState::Ready)
 }
 
 /// Who uses what, as far as anybody knows.

@@ -193,7 +193,9 @@ fn on_gpu(entry: &NodeEntry, node: &Node, models: &Models, gpu: &FoundGpu, tenan
         let used = match (gpu.cut, &one.profile, one.memory_mib, one.milli) {
             (Cut::Mig, Some(profile), ..) => Use::Partition(Placement { profile: grid?.resolve(profile).ok()?, start: one.start? }),
             (Cut::Mps, None, Some(memory_mib), _) => Use::Mps(memory_mib),
-            (Cut::Shares, None, None, Some(milli)) => return Some(Spot { open: milli == MILLI, ..spot(entry, gpu.index, one, Use::Share(milli)) }),
+            (Cut::Shares, None, None, Some(milli)) => {
+                return Some(Spot { open: milli == MILLI, ..spot(entry, gpu.index, one, Use::Share(milli)) });
+            }
             _ => return None,
         };
         // What cannot be destroyed is not free.
