@@ -130,7 +130,8 @@ impl Scheduler {
 
     /// Books a pod where the API server says it is, with as much of its GPUs as is known, whatever was thought of it before.
     fn adopt(&mut self, name: &str) {
-        let before = self.pods.get(name).and_then(|entry| self.planner.cluster().runs_on(entry.id?)).map(|(node, grant)| (node, grant.clone()));
+        let before =
+            self.pods.get(name).and_then(|entry| self.planner.cluster().runs_on(entry.id?)).map(|(node, grant)| (node, grant.clone()));
         self.unbook(name);
         let Some(entry) = self.pods.get_mut(name) else { return };
         (entry.trouble, entry.returned, entry.refused_to_stop) = (None, 0, false);

@@ -176,8 +176,8 @@ impl Board<'_> {
         let part = self.spots[spot].part;
         let Some(want) = self.left[tenant].iter().position(|want| (self.means)(want, part)) else { return false };
         let taken = |spot: &usize| self.holders[*spot].is_some() && self.spots[*spot].part.0 == part.0;
-        let twice = !matches!(part.1, Use::Partition(_))
-            && (0..self.spots.len()).filter(taken).any(|other| self.holders[other] == Some(tenant));
+        let twice =
+            !matches!(part.1, Use::Partition(_)) && (0..self.spots.len()).filter(taken).any(|other| self.holders[other] == Some(tenant));
         let milli = |part: Part| if let Use::Share(milli) = part.1 { milli } else { 0 };
         let shared: u32 = (0..self.spots.len()).filter(taken).map(|other| milli(self.spots[other].part)).sum();
         if twice || shared + milli(part) > MILLI {

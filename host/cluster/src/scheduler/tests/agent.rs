@@ -2,10 +2,7 @@
 
 use partita_core::model::{Cut, ProfileName, catalog};
 
-use super::{
-    check,
-    server::Server,
-};
+use super::{check, server::Server};
 use crate::{
     crd::{DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNodeSpec, GpuNodeStatus, PartitionState},
     objects::GpuNode,

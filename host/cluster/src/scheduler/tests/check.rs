@@ -64,7 +64,8 @@ fn together(model: &str, parts: &[String]) -> Result<(), String> {
     }
     let sum = |mark: fn(&str) -> Option<u32>| parts.iter().filter_map(|part| mark(part)).sum::<u32>();
     let memory_mib = catalog::builtin(model).unwrap().memory_mib;
-    let too_much = sum(|part| part.strip_suffix('m')?.parse().ok()) > MILLI || sum(|part| part.strip_prefix("mps/")?.parse().ok()) > memory_mib;
+    let too_much =
+        sum(|part| part.strip_suffix('m')?.parse().ok()) > MILLI || sum(|part| part.strip_prefix("mps/")?.parse().ok()) > memory_mib;
     if too_much { Err(format!("{parts:?} are on one {model}")) } else { Ok(()) }
 }
 

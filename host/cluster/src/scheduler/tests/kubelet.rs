@@ -151,7 +151,7 @@ impl History {
         for _ in 0..60 {
             self.world.settle();
             self.world.reap();
-                let moving = |pod: &super::super::pods::PodEntry| matches!(pod.stage, Stage::Assumed(_) | Stage::Returns);
+            let moving = |pod: &super::super::pods::PodEntry| matches!(pod.stage, Stage::Assumed(_) | Stage::Returns);
             let resting = |node: &super::super::nodes::NodeEntry| node.rests.values().any(super::super::rests::Rest::is_on);
             let brain = &self.world.brain;
             if !brain.pods.values().any(moving) && !brain.nodes.values().any(resting) {
