@@ -10,7 +10,7 @@ use partita_core::{
 use super::{
     Scheduler, grants,
     nodes::NodeEntry,
-    pods::Stage,
+    pods::{PodEntry, Stage},
     uses::{self, Part, Settled, Spot, Tenant, Want},
 };
 use crate::crd::{self, FoundGpu, FoundPartition};
@@ -19,48 +19,66 @@ impl Scheduler {
     /// Books what the pods of a node have of its GPUs as its agent tells, all at once. Who is on the way to what another has comes back.
     pub(super) fn follow(&mut self, node_name: &str) {
         let Some(id) = self.nodes.get(node_name).and_then(|entry| entry.id) else { return };
-        let mut settled = self.settled(node_name, id);
-        while !settled.lost.is_empty() {
-            for pod in std::mem::take(&mut settled.lost) {
+        // Each time round somebody comes back, so it ends.
+        loop {
+            let settled = self.settled(node_name, id);
+            let (changed, strangers) = self.news(id, &settled);
+            let lost = if settled.lost.is_empty() { self.book_uses(id, changed, strangers) } else { settled.lost };
+            if lost.is_empty() {
+                break;
+            }
+            for pod in lost {
                 self.give_back(&pod, &format!("another pod on node {node_name} has got what it was given"));
             }
-            settled = self.settled(node_name, id);
-        }
-        let cluster = self.planner.cluster();
-        let changed: Vec<(PodId, Grant)> = settled
-            .grants
-            .iter()
-            .filter_map(|(name, grant)| Some((self.pods.get(name)?.id?, grant)))
-            .filter(|(pod, grant)| cluster.runs_on(*pod).is_some_and(|(_, has)| has != *grant))
-            .map(|(pod, grant)| (pod, grant.clone()))
-            .collect();
-        let Some(known) = cluster.node(id) else { return };
-        let strangers = unheld(known, cluster.models(), settled.strangers);
-        if !changed.is_empty() || !strangers.is_empty() {
-            self.regrant(id, changed, strangers);
         }
         self.note_short(node_name);
     }
 
-    /// Books this, or as much of it as can be.
-    fn regrant(&mut self, node: NodeId, changed: Vec<(PodId, Grant)>, strangers: Vec<Part>) {
-        let told = self.planner.apply(Event::PodsUse(node, changed.clone(), strangers.clone()));
-        let Err(refused) = told else {
+    /// What of that the books do not say yet.
+    fn news(&self, id: NodeId, settled: &Settled) -> (Vec<(PodId, Grant)>, Vec<Part>) {
+        let cluster = self.planner.cluster();
+        let differs = |pod: PodId, grant: &Grant| cluster.runs_on(pod).is_some_and(|(_, has)| has != grant);
+        let numbered = settled.grants.iter().filter_map(|(name, grant)| Some((self.pods.get(name)?.id?, grant)));
+        let changed = numbered.filter(|(pod, grant)| differs(*pod, grant)).map(|(pod, grant)| (pod, grant.clone())).collect();
+        (changed, cluster.node(id).map(|node| unheld(node, cluster.models(), &settled.strangers)).unwrap_or_default())
+    }
+
+    /// Books this. If it cannot be, pods that are only on the way there are in the way, which are returned; without any as much of it is booked
+    /// as can be.
+    fn book_uses(&mut self, node: NodeId, changed: Vec<(PodId, Grant)>, strangers: Vec<Part>) -> Vec<String> {
+        if changed.is_empty() && strangers.is_empty() {
+            return Vec::new();
+        }
+        let Err(refused) = self.planner.apply(Event::PodsUse(node, changed.clone(), strangers.clone())) else {
             tracing::debug!(node = self.node_names.get(&node), ?changed, ?strangers, "the books follow what is seen");
             self.changed = true;
-            return;
+            return Vec::new();
         };
-        tracing::debug!("{refused}");
+        let gpus: BTreeSet<u8> = changed.iter().flat_map(|(_, grant)| &grant.0).chain(&strangers).map(|part| part.0).collect();
+        let in_the_way = self.on_the_way_to(node, &gpus);
+        if !in_the_way.is_empty() {
+            return in_the_way;
+        }
+        tracing::debug!("a report is believed in part: {refused}");
         let has = |pod: PodId| self.planner.cluster().runs_on(pod).is_some_and(|(_, grant)| !grant.0.is_empty());
         let none = changed.iter().filter(|(pod, _)| has(*pod)).map(|(pod, _)| (*pod, Grant::default())).collect();
         // One that cannot be must not keep the others from what they have.
-        let one_by_one = changed.into_iter().map(|one| (vec![one], Vec::new()));
-        for (uses, strangers) in std::iter::once((none, Vec::new())).chain(one_by_one).chain([(Vec::new(), strangers)]) {
-            match self.planner.apply(Event::PodsUse(node, uses, strangers)) {
-                Ok(()) => self.changed = true,
-                Err(refused) => tracing::debug!("{refused}"),
-            }
+        let pods = changed.into_iter().map(|one| (vec![one], Vec::new()));
+        let others = strangers.into_iter().map(|one| (Vec::new(), vec![one]));
+        for (uses, strangers) in std::iter::once((none, Vec::new())).chain(pods).chain(others) {
+            self.changed |= self.planner.apply(Event::PodsUse(node, uses, strangers)).is_ok();
         }
+        Vec::new()
+    }
+
+    /// Pods that can still be sent elsewhere and are on their way to one of these GPUs.
+    fn on_the_way_to(&self, node: NodeId, gpus: &BTreeSet<u8>) -> Vec<String> {
+        let going = |name: &&String| {
+            let flight = self.pods.get(*name).and_then(PodEntry::flight).filter(|flight| !flight.step.is_committed());
+            flight.is_some_and(|flight| flight.grant.0.iter().any(|part| gpus.contains(&part.0)))
+        };
+        let flights = self.node_names.get(&node).and_then(|name| self.flights.get(name));
+        flights.into_iter().flatten().filter(going).cloned().collect()
     }
 
     /// Who has what of a node's GPUs.
@@ -242,7 +260,7 @@ fn means(want: &Want, (index, used): Part, node: &Node, models: &Models) -> bool
 }
 
 /// Parts that strangers use and that the books hold for nobody.
-fn unheld(node: &Node, models: &Models, strangers: Vec<Part>) -> Vec<Part> {
+fn unheld(node: &Node, models: &Models, strangers: &[Part]) -> Vec<Part> {
     let holders = |(index, used): Part| -> Vec<Option<Holder>> {
         let Some(gpu) = node.room.gpus.get(usize::from(index)).filter(|gpu| gpu.fault.is_none()) else { return Vec::new() };
         match (used, &gpu.layout, models.layouts(gpu.model)) {
@@ -257,10 +275,10 @@ fn unheld(node: &Node, models: &Models, strangers: Vec<Part>) -> Vec<Part> {
     };
     let mut unheld: Vec<Part> = Vec::new();
     for alike in strangers.chunk_by(|one, other| one == other) {
-        let holders = holders(alike[0]);
-        let count = |holder: Option<Holder>| holders.iter().filter(|one| **one == holder).count();
-        let lacks = alike.len().saturating_sub(count(Some(Holder::Unknown))).min(count(None));
-        unheld.extend(std::iter::repeat_n(alike[0], lacks));
+        let known = holders(alike[0]).into_iter().filter(|holder| *holder == Some(Holder::Unknown)).count();
+        unheld.extend(std::iter::repeat_n(alike[0], alike.len().saturating_sub(known)));
     }
+    // Who shares a GPU without being known keeps others from all of it.
+    unheld.retain(|part| !matches!(part.1, Use::Share(_)));
     unheld
 }

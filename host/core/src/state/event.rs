@@ -121,4 +121,12 @@ pub enum Refused {
         /// Name of the node, or its number if there is none.
         node: String,
     },
+    /// A partition that somebody is said to use where pods have what it cannot be beside.
+    #[error("somebody is said to use a partition on GPU {gpu} of {node}, which cannot be there beside what pods have")]
+    InTheWay {
+        /// Index of the GPU.
+        gpu: u8,
+        /// Name of the node.
+        node: String,
+    },
 }

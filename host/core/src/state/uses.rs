@@ -17,7 +17,7 @@ impl Cluster {
             booked.ok_or_else(|| self.no_room(id, *pod))?;
         }
         for &(gpu, used) in strangers {
-            self.hold(&mut room, gpu, used);
+            self.hold(&mut room, gpu, used).ok_or_else(|| Refused::InTheWay { gpu, node: self.name_of(id) })?;
         }
         if self.node(id).is_some_and(|node| node.room == room) && uses.is_empty() {
             return Ok(());
@@ -35,27 +35,25 @@ impl Cluster {
         Ok(())
     }
 
-    /// A partition that nobody is known to use has a user that nobody told of.
-    fn hold(&self, room: &mut Room, index: u8, used: Use) {
-        let Some(gpu) = room.gpus.get_mut(usize::from(index)).filter(|gpu| gpu.fault.is_none()) else { return };
+    /// A partition that nobody is known to use has a user that nobody told of. None if it cannot be there beside what pods have. Of a GPU
+    /// that is set aside nobody can have anything.
+    fn hold(&self, room: &mut Room, index: u8, used: Use) -> Option<()> {
+        let Some(gpu) = room.gpus.get_mut(usize::from(index)).filter(|gpu| gpu.fault.is_none()) else { return Some(()) };
         match (used, &mut gpu.layout) {
             (Use::Partition(place), Layout::Mig(mig)) => {
-                let Some(layouts) = self.models.layouts(gpu.model) else { return };
-                if mig.partitions(layouts).any(|one| one.placement == place && one.holder.is_none()) {
-                    mig.take(layouts, gpu.model, &[place], Holder::Unknown);
-                }
+                mig.take(self.models.layouts(gpu.model)?, gpu.model, &[place], Holder::Unknown).map(drop)
             }
-            (Use::Mps(memory_mib), Layout::Mps(slices)) => {
-                if slices.all.iter().any(|one| one.memory_mib == memory_mib && one.holder.is_none()) {
-                    slices.take(memory_mib, Holder::Unknown);
-                }
-            }
-            _ => {}
+            (Use::Mps(memory_mib), Layout::Mps(slices)) => slices.take(memory_mib, Holder::Unknown).then_some(()),
+            _ => None,
         }
     }
 
+    fn name_of(&self, id: NodeId) -> String {
+        self.node(id).map_or_else(String::new, |node| node.spec.name.clone())
+    }
+
     fn no_room(&self, id: NodeId, pod: PodId) -> Refused {
-        let node = self.node(id).map_or_else(String::new, |node| node.spec.name.clone());
+        let node = self.name_of(id);
         let (namespace, name) = self.pod(pod).map(|pod| (pod.spec.namespace.clone(), pod.spec.name.clone())).unwrap_or_default();
         Refused::NoRoom { namespace, name, node }
     }
