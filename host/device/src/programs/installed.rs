@@ -110,7 +110,7 @@ impl Installed {
             made.map_err(|error| broken(folder, "made", &error))?;
         }
         // What an earlier daemon left would keep this one from listening. The folder itself stays: containers have it.
-        let left = fs::read_dir(&pipe).and_then(|entries| entries.map(|entry| fs::remove_file(entry?.path())).collect::<io::Result<()>>());
+        let left = fs::read_dir(&pipe).and_then(|mut entries| entries.try_for_each(|entry| fs::remove_file(entry?.path())));
         left.map_err(|error| broken(&pipe, "emptied", &error))?;
         self.run(gpu, &mut self.command(gpu, &["-d"])?, "-d", "", "started")?;
         self.wait(|| self.answers(gpu)).map(drop)
