@@ -75,29 +75,29 @@ impl Allocator for Answers {
     }
 
     fn allocate(&self, resource: &ResourceName, devices: &[DeviceId]) -> Result<Allocation, String> {
-        let offers = self.offers();
-        if let Some(id) = devices.iter().find(|id| offers.find(resource.as_str(), id.as_str()).is_none_or(|offer| !offer.healthy)) {
+        // Held to the end: what is taken from the offers now is either refused here, or known to be given before anybody destroys it.
+        let offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = || devices.iter().map(DeviceId::as_str);
+        let offer = |id| offers.find(resource.as_str(), id).filter(|offer| offer.healthy);
+        if let Some(id) = ids().find(|id| offer(id).is_none()) {
             return Err(format!("{id} is no longer there; the pod's owner makes another pod, which is placed anew"));
         }
-        // Noted first: from the moment that the kubelet has this answer its container may start.
-        self.given.add(devices.iter().map(DeviceId::as_str), Instant::now());
-        self.gave.notify_one();
-        let ids = || devices.iter().map(DeviceId::as_str);
         let (visible, cdi_devices) = if self.cdi {
             ("void".to_owned(), ids().map(cdi::name).collect())
         } else {
             (ids().map(visible).collect::<Vec<_>>().join(","), Vec::new())
         };
         let mut environment = BTreeMap::from([(VISIBLE.to_owned(), visible)]);
-        let mut shares = ids().filter_map(|id| offers.find(resource.as_str(), id)).filter(|offer| matches!(offer.what, What::Mps { .. }));
         let mut mounts = Vec::new();
-        if let Some((offer, memory_mib, pipe)) = shares.next().and_then(share) {
+        if let Some((offer, memory_mib, pipe)) = ids().filter_map(offer).find_map(share) {
             if devices.len() > 1 {
                 return Err("a container can have one share under MPS: ask for 1, of a size that is enough".to_owned());
             }
             environment.extend(mps::environment(memory_mib, offer.memory_mib, Path::new(PIPE)));
             mounts = mps::mounts(pipe, Path::new(PIPE)).into_iter().map(|one| mount(&one)).collect();
         }
+        self.given.add(resource.as_str(), ids(), Instant::now());
+        self.gave.notify_one();
         Ok(Allocation { environment, cdi_devices, mounts, ..Allocation::default() })
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! [`wish`], [`offers`] and [`report`] are plain functions; [`allocate`] answers the kubelet, [`cdi`] writes what container runtimes read.
 
+mod act;
 pub mod allocate;
 pub mod cdi;
 mod error;
@@ -25,6 +26,8 @@ pub mod offers;
 mod pass;
 pub mod report;
 mod run;
+mod standing;
+mod taken;
 pub mod users;
 pub mod wish;
 

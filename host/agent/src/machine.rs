@@ -54,12 +54,12 @@ impl Machine {
         let standing = |reason, message| Missing::Now(Standing { ready: false, reason, message });
         let opened = spawn_blocking(move || {
             let driver = load().map_err(|error| standing("NoDriver", error.to_string()))?;
-            let version = driver.version().map_err(|error| standing("DriverFails", error.to_string()))?;
-            match Node::open(driver, &settings) {
-                Ok((node, damage)) => Ok((node, damage, version)),
-                Err(error @ CheckpointError::Locked(_)) => Err(Missing::Taken(error)),
-                Err(error) => Err(standing("CheckpointUnusable", error.to_string())),
-            }
+            let (node, damage) = Node::open(driver, &settings).map_err(|error| match error {
+                CheckpointError::Locked(_) => Missing::Taken(error),
+                CheckpointError::File { .. } => standing("CheckpointUnusable", error.to_string()),
+            })?;
+            let version = node.driver().version().map_err(|error| standing("DriverFails", error.to_string()))?;
+            Ok((node, damage, version))
         });
         let (node, damage, version) = opened.await.map_err(|error| standing("Bug", error.to_string()))??;
         let (alive, ended) = mpsc::channel();

@@ -54,8 +54,10 @@ pub(crate) enum Object {
 /// What the agent reads of its `Node`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OfNode {
-    /// The label.
+    /// What the label means.
     pub(crate) rule: Rule,
+    /// The label, if it means nothing.
+    pub(crate) nonsense: Option<String>,
     /// Its UID: the owner of the `GpuNode`.
     pub(crate) uid: String,
 }
@@ -108,8 +110,10 @@ async fn watch_node(api: Api<PartialObjectMeta<Node>>, name: String, seen: watch
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(node) | Event::InitApply(node)) => {
-                let rule = Rule::of(node.labels().get(keys::PARTITIONING).map(String::as_str));
-                let node = OfNode { rule, uid: node.uid().unwrap_or_default() };
+                let label = node.labels().get(keys::PARTITIONING);
+                let rule = Rule::of(label.map(String::as_str));
+                let nonsense = label.filter(|_| rule == Rule::Fixed).cloned();
+                let node = OfNode { rule, nonsense, uid: node.uid().unwrap_or_default() };
                 seen.send_if_modified(|seen| seen.node.replace(node.clone()).as_ref() != Some(&node));
             }
             // Without its Node there is nobody to schedule for; what is, stays.
@@ -176,10 +180,11 @@ async fn write(api: Api<GpuNode>, name: String, mut seen: watch::Receiver<Seen>,
 
 async fn tell(api: &Api<GpuNode>, name: &str, node: &OfNode, status: &GpuNodeStatus) -> Result<(), kube::Error> {
     let how = PatchParams::apply(MANAGER).force();
-    let body = json!({
-        "apiVersion": GpuNode::api_version(&()), "kind": GpuNode::kind(&()), "metadata": {"name": name}, "status": status,
-    });
-    match api.patch_status(name, &how, &Patch::Apply(&body)).await {
+    let body = |status: &GpuNodeStatus| {
+        let metadata = json!({"name": name});
+        json!({"apiVersion": GpuNode::api_version(&()), "kind": GpuNode::kind(&()), "metadata": metadata, "status": status})
+    };
+    match api.patch_status(name, &how, &Patch::Apply(&body(status))).await {
         Err(kube::Error::Api(answer)) if answer.code == 404 => {}
         answer => return answer.map(drop),
     }
@@ -190,5 +195,7 @@ async fn tell(api: &Api<GpuNode>, name: &str, node: &OfNode, status: &GpuNodeSta
         "metadata": {"name": name, "ownerReferences": [owner]}, "spec": {},
     });
     api.patch(name, &how, &Patch::Apply(&object)).await?;
-    api.patch_status(name, &how, &Patch::Apply(&body)).await.map(drop)
+    // No layout of this object was taken yet, whatever was taken from one before it.
+    let fresh = GpuNodeStatus { observed_term: 0, observed_generation: 0, ..status.clone() };
+    api.patch_status(name, &how, &Patch::Apply(&body(&fresh))).await.map(drop)
 }

@@ -16,7 +16,7 @@ use partita_kubelet::{Device, DeviceId, ResourceName};
 
 use crate::{
     users::{Kubelet, OF, is_of},
-    wish::is_whole,
+    wish::{Rule, is_whole},
 };
 
 /// The resource of whole GPUs.
@@ -130,11 +130,12 @@ impl Offers {
     /// kubelet does not start its container again otherwise; one that nobody uses is offered only if the layout has it, or says nothing of
     /// its GPU. `before` is what was offered last.
     #[must_use]
-    pub fn of(found: &[Found], layout: Layout<'_>, kubelet: &Kubelet, before: &Self) -> Self {
+    pub fn of(found: &[Found], layout: Layout<'_>, rule: Rule, kubelet: &Kubelet, before: &Self) -> Self {
         let mut all = Self::default();
         for (row, one) in found.iter().enumerate() {
             let desired = layout.gpu(&one.gpu.info.uuid);
-            let gpu = OneGpu { row, found: one, desired, kubelet, free: layout.offers() };
+            let in_turn = desired.is_some_and(|gpu| gpu.cut == Cut::Shares && rule.allows(gpu));
+            let gpu = OneGpu { row, found: one, desired, in_turn, kubelet, free: layout.offers() };
             gpu.parts(&mut all);
             gpu.shares(&mut all);
         }
@@ -234,6 +235,8 @@ struct OneGpu<'a> {
     row: usize,
     found: &'a Found,
     desired: Option<&'a DesiredGpu>,
+    /// Whether several may use it in turn.
+    in_turn: bool,
     kubelet: &'a Kubelet,
     free: bool,
 }
@@ -353,7 +356,7 @@ impl OneGpu<'_> {
     /// Whether containers can be given shares now.
     fn can_be_shared(&self, cut: Cut) -> bool {
         let has_daemon = || self.found.sharing.as_ref().is_some_and(|sharing| sharing.state == PartState::Ready);
-        cut == Cut::Shares && self.found.sharing.is_none() || cut == Cut::Mps && has_daemon()
+        self.in_turn && self.found.sharing.is_none() || cut == Cut::Mps && has_daemon()
     }
 
     fn is_used_whole(&self) -> bool {

@@ -8,18 +8,27 @@ use k8s_openapi::{
 };
 use partita_core::model::Cut;
 use partita_device::{Found, Part, PartState};
-use partita_kube::crd::{DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNodeSpec, GpuNodeStatus, PartitionState};
+use partita_kube::{
+    crd::{DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNodeSpec, GpuNodeStatus, PartitionState},
+    translate::keys::PARTITIONING,
+};
 
 use crate::{
     offers::{Layout, Offer, Offers, What, resource_of},
     users::{Kubelet, STARTING},
-    wish::Rule,
+    wish::{Rule, is_met, is_whole, wish},
 };
 
 /// The longest message that the API takes.
 const MESSAGE_MAX: usize = 1_024;
 /// The most users of one thing that are told.
 const USERS_MAX: usize = 64;
+/// The most partitions of a GPU that are told.
+const PARTITIONS_MAX: usize = 128;
+/// The most GPUs of a node.
+const GPUS_MAX: u8 = 64;
+/// The model of a GPU that never said it.
+const UNKNOWN: &str = "unknown";
 
 /// How the agent itself is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +48,8 @@ pub struct Facts<'a> {
     pub found: &'a [Found],
     /// The layout that was taken last.
     pub layout: Option<&'a GpuNodeSpec>,
+    /// Its term and generation, or those of the one that an earlier run took.
+    pub observed: (i64, i64),
     /// What the operator allows.
     pub rule: Rule,
     /// What was handed to the kubelet.
@@ -56,20 +67,18 @@ pub struct Facts<'a> {
 /// The report, when the last one was `before`. It differs from that only where something is otherwise.
 #[must_use]
 pub fn report(facts: &Facts<'_>, before: &GpuNodeStatus, now: Timestamp) -> GpuNodeStatus {
-    let (observed_term, observed_generation) =
-        facts.layout.map_or((before.observed_term, before.observed_generation), |layout| (layout.term, layout.generation));
+    let (observed_term, observed_generation) = facts.observed;
     let same_boot = before.boot_id.as_deref() == Some(facts.boot_id);
     let known: &[FoundGpu] = if same_boot { &before.gpus } else { &[] };
     let indices = indices(facts.found, known);
-    let of = |one: &Found| Some(gpu(facts, one, *indices.get(one.gpu.info.uuid.as_str())?));
+    let of = |one: &Found| {
+        let uuid = one.gpu.info.uuid.as_str();
+        Some(gpu(facts, one, *indices.get(uuid)?, known.iter().find(|gpu| gpu.uuid == uuid)))
+    };
     let mut gpus: Vec<FoundGpu> = facts.found.iter().filter_map(of).collect();
     // Indices mean the same GPU until the machine is started anew: those of GPUs that vanished are not given to others.
-    let vanished = known.iter().filter(|gpu| !indices.contains_key(gpu.uuid.as_str()));
-    gpus.extend(vanished.map(|gpu| FoundGpu {
-        healthy: false,
-        message: "the driver no longer lists it; look at the kernel's log (dmesg), or restart the node".to_owned(),
-        ..gpu.clone()
-    }));
+    let gone = known.iter().filter(|gpu| !indices.contains_key(gpu.uuid.as_str()));
+    gpus.extend(gone.map(|gpu| vanished(facts, gpu)).take(usize::from(GPUS_MAX).saturating_sub(indices.len())));
     gpus.sort_by_key(|gpu| gpu.index);
     GpuNodeStatus {
         observed_term,
@@ -87,7 +96,7 @@ fn indices<'a>(found: &'a [Found], known: &[FoundGpu]) -> BTreeMap<&'a str, u8> 
     sorted.sort_by_key(|one| (&one.gpu.info.pci, one.gpu.info.index, &one.gpu.info.uuid));
     let told: BTreeMap<&str, u8> = known.iter().map(|gpu| (gpu.uuid.as_str(), gpu.index)).collect();
     let taken: BTreeSet<u8> = told.values().copied().collect();
-    let mut free = (0..=u8::MAX).filter(|index| !taken.contains(index));
+    let mut free = (0..GPUS_MAX).filter(|index| !taken.contains(index));
     let index = |one: &'a Found| {
         let uuid = one.gpu.info.uuid.as_str();
         Some((uuid, told.get(uuid).copied().or_else(|| free.next())?))
@@ -95,23 +104,44 @@ fn indices<'a>(found: &'a [Found], known: &[FoundGpu]) -> BTreeMap<&'a str, u8> 
     sorted.into_iter().filter_map(index).collect()
 }
 
-fn gpu(facts: &Facts<'_>, one: &Found, index: u8) -> FoundGpu {
+/// A GPU that was told of before and is not found now.
+fn vanished(facts: &Facts<'_>, gpu: &FoundGpu) -> FoundGpu {
+    let why = if facts.driver.is_none() {
+        "there is no driver to ask; the condition Ready says why"
+    } else {
+        "the driver no longer lists it; look at the kernel's log (dmesg), or restart the node"
+    };
+    let partitions = gpu.partitions.iter().map(|one| FoundPartition {
+        state: PartitionState::Failed,
+        message: "its GPU does not answer".to_owned(),
+        ..one.clone()
+    });
+    FoundGpu { healthy: false, message: why.to_owned(), partitions: partitions.collect(), ..gpu.clone() }
+}
+
+/// What is told of a GPU; `before` is what was told of it last.
+fn gpu(facts: &Facts<'_>, one: &Found, index: u8, before: Option<&FoundGpu>) -> FoundGpu {
     let info = &one.gpu.info;
     let desired = facts.layout.and_then(|layout| Layout::Some(layout).gpu(&info.uuid));
-    let refused = desired.filter(|gpu| facts.rule != Rule::Off && !facts.rule.allows(gpu) && facts.rule != Rule::Fixed).map(|gpu| {
-        let by = if gpu.cut == Cut::Shares { "time-slicing".to_owned() } else { gpu.cut.to_string() };
-        format!("the layout shares it by {by}, which the node's label partita.dev/partitioning does not allow")
-    });
+    let refused = desired.and_then(|desired| forbidden(facts, one, desired));
     let mut partitions: Vec<FoundPartition> = one.parts.iter().filter_map(|part| partition(facts, one, part, desired)).collect();
     partitions.extend(shares(facts, one, desired));
+    partitions.truncate(PARTITIONS_MAX);
     let said = one.unusable.iter().chain(&one.notes).chain(&refused).cloned().collect::<Vec<_>>().join("; ");
     let named: BTreeSet<&String> = partitions.iter().flat_map(|one| &one.users).collect();
     let users = told(one.users.iter().filter(|user| one.gpu.is_cut() || !named.contains(user)));
+    // One that never answered since this program started may have answered an earlier run.
+    let silent = one.gpu.model.name.is_empty();
+    let (model, memory_mib) = match before {
+        Some(before) if silent => (before.model.clone(), before.memory_mib),
+        _ if silent => (UNKNOWN.to_owned(), 0),
+        _ => (one.gpu.model.name.clone(), info.memory_mib),
+    };
     FoundGpu {
         uuid: info.uuid.clone(),
         index,
-        model: one.gpu.model.name.clone(),
-        memory_mib: info.memory_mib,
+        model,
+        memory_mib,
         cut: one.cut(),
         healthy: one.unusable.is_none(),
         message: short(&said),
@@ -119,6 +149,23 @@ fn gpu(facts: &Facts<'_>, one: &Found, index: u8) -> FoundGpu {
         partitions,
         grid: one.gpu.table.from_driver.then(|| one.gpu.table.grid.clone()).flatten(),
     }
+}
+
+/// Why the operator does not let a GPU become what the layout wants, if it is not so already.
+fn forbidden(facts: &Facts<'_>, one: &Found, desired: &DesiredGpu) -> Option<String> {
+    let rule = facts.rule;
+    let in_turn = desired.cut == Cut::Shares && !desired.partitions.iter().all(is_whole);
+    if rule == Rule::Off || rule.allows(desired) || !in_turn && is_met(&wish(facts.layout?, desired), one) {
+        return None;
+    }
+    let (by, value) = match desired.cut {
+        Cut::Mig => ("cut by MIG", "mig"),
+        Cut::Mps => ("shared by MPS", "mps"),
+        Cut::Shares if in_turn => ("shared in turn", "time-slicing"),
+        Cut::Shares => ("used whole", "auto"),
+    };
+    let or = if value == "auto" { String::new() } else { format!(" {value} or") };
+    Some(format!("the layout wants it {by}, which the node's label {PARTITIONING} does not allow: make it{or} auto"))
 }
 
 /// A partition as it is told; none of what is in no grid, which takes part in nothing.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -37,6 +37,15 @@ impl Kubelet {
             resources.entry(one.resource.clone()).or_default().insert(format!("{}/{}", one.namespace, one.pod));
         }
         Self { users: named, held }
+    }
+
+    /// The same, and these devices were given away so lately that it does not name a pod yet.
+    #[must_use]
+    pub fn with(mut self, starting: BTreeMap<String, String>) -> Self {
+        for (device, resource) in starting {
+            self.users.entry(device).or_default().entry(resource).or_default().insert(STARTING.to_owned());
+        }
+        self
     }
 
     /// The pods that use a device.
@@ -82,24 +91,34 @@ pub fn is_of(device: &str, gpu: &str) -> bool {
     device.strip_prefix(gpu).is_some_and(|rest| rest.is_empty() || rest.starts_with(OF))
 }
 
-/// Devices that were given away lately.
+/// Devices that were given away lately, each with the resource as which it was given and the moment.
 #[derive(Debug, Default)]
-pub struct Given(Mutex<BTreeMap<String, Instant>>);
+pub struct Given(Mutex<BTreeMap<String, (String, Instant)>>);
 
 impl Given {
     /// These were given away at this moment.
-    pub fn add(&self, devices: impl Iterator<Item = impl Into<String>>, now: Instant) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, at| now.duration_since(*at) < STARTS_WITHIN);
-        known.extend(devices.map(|device| (device.into(), now)));
+    pub fn add(&self, resource: &str, devices: impl Iterator<Item = impl Into<String>>, now: Instant) {
+        let mut known = self.lock();
+        known.retain(|_, (_, at)| now.duration_since(*at) < STARTS_WITHIN);
+        known.extend(devices.map(|device| (device.into(), (resource.to_owned(), now))));
     }
 
-    /// Those that may still be without a name. One that the kubelet has named is left to the kubelet from then on.
+    /// Those that may still be without a name, each with its resource. One that the kubelet has named is left to the kubelet from then on.
     #[must_use]
-    pub fn starting(&self, kubelet: &Kubelet, now: Instant) -> BTreeSet<String> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|device, at| now.duration_since(*at) < STARTS_WITHIN && !kubelet.users.contains_key(device));
-        known.keys().cloned().collect()
+    pub fn starting(&self, kubelet: &Kubelet, now: Instant) -> BTreeMap<String, String> {
+        let mut known = self.lock();
+        known.retain(|device, (_, at)| now.duration_since(*at) < STARTS_WITHIN && !kubelet.users.contains_key(device));
+        known.iter().map(|(device, (resource, _))| (device.clone(), resource.clone())).collect()
+    }
+
+    /// Whether one of them is so.
+    #[must_use]
+    pub fn any(&self, is_so: impl Fn(&str) -> bool) -> bool {
+        self.lock().keys().any(|device| is_so(device))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (String, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,13 +143,18 @@ mod tests {
     #[test]
     fn what_was_given_away_is_used_until_the_kubelet_knows_better() {
         let (given, start) = (Given::default(), Instant::now());
-        given.add(["a", "b"].into_iter(), start);
+        given.add("r", ["a", "b"].into_iter(), start);
         let nobody = Kubelet::default();
         assert_eq!(given.starting(&nobody, start).len(), 2);
         let known = Kubelet::new(&[used("p", "r", "a")], BTreeMap::new());
-        assert_eq!(given.starting(&known, start), ["b".to_owned()].into());
+        let starting = given.starting(&known, start);
+        assert_eq!(starting, [("b".to_owned(), "r".to_owned())].into());
+        let kubelet = known.with(starting);
+        assert_eq!((kubelet.users("a"), kubelet.users("b")), (vec!["n/p".to_owned()], vec![STARTING.to_owned()]));
+        assert_eq!(kubelet.resources("b").collect::<Vec<_>>(), ["r"]);
         // Its pod has ended.
-        assert_eq!(given.starting(&nobody, start), ["b".to_owned()].into());
+        assert_eq!(given.starting(&nobody, start).len(), 1);
+        assert!(given.any(|device| device == "b") && !given.any(|device| device == "a"));
         assert!(given.starting(&nobody, start + STARTS_WITHIN).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! From a `GpuNode`'s `spec` to what each GPU shall be.
 
 use partita_core::model::Cut;
-use partita_device::{Wish, mig::Spec};
+use partita_device::{Found, PartState, Wish, mig::Spec};
 use partita_kube::crd::{DesiredGpu, DesiredPartition, GpuNodeSpec};
 
 /// How the operator lets the agent cut, by the node's label `partita.dev/partitioning`.
@@ -23,6 +23,9 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The values of the label, for people.
+    pub const NAMES: &'static str = "mig, mps, time-slicing, auto or off";
+
     /// From the label's value.
     #[must_use]
     pub fn of(label: Option<&str>) -> Self {
@@ -59,20 +62,47 @@ pub fn is_whole(one: &DesiredPartition) -> bool {
 /// What each GPU of a layout shall be, as far as the operator allows.
 #[must_use]
 pub fn wishes(spec: &GpuNodeSpec, rule: Rule) -> Vec<Wish> {
-    let partitions = |gpu: &DesiredGpu| {
-        let spec = |one: &DesiredPartition| Some(Spec { profile: one.profile.clone()?, start: one.start? });
-        if gpu.cut == Cut::Mig { gpu.partitions.iter().filter_map(spec).collect() } else { Vec::new() }
-    };
-    let wish = |gpu: &DesiredGpu| Wish {
+    spec.gpus.iter().filter(|gpu| rule.allows(gpu)).map(|gpu| wish(spec, gpu)).collect()
+}
+
+/// What one GPU of a layout shall be.
+#[must_use]
+pub fn wish(spec: &GpuNodeSpec, gpu: &DesiredGpu) -> Wish {
+    let part = |one: &DesiredPartition| Some(Spec { profile: one.profile.clone()?, start: one.start? });
+    Wish {
         gpu: gpu.uuid.clone(),
         generation: (spec.term, spec.generation),
         cut: gpu.cut,
-        partitions: partitions(gpu),
+        partitions: if gpu.cut == Cut::Mig { gpu.partitions.iter().filter_map(part).collect() } else { Vec::new() },
         shares: if gpu.cut == Cut::Mps { gpu.partitions.iter().filter_map(|one| one.memory_mib).collect() } else { Vec::new() },
         time_sliced: gpu.cut == Cut::Shares && !gpu.partitions.iter().all(is_whole),
         may_switch: true,
-    };
-    spec.gpus.iter().filter(|gpu| rule.allows(gpu)).map(wish).collect()
+    }
+}
+
+/// Whether nothing is left to do on a GPU, as far as can be seen: it is as it shall be, and there is nothing to say.
+#[must_use]
+pub fn is_done(wish: &Wish, found: &Found) -> bool {
+    let quiet = found.unusable.is_none() && found.notes.is_empty() && found.parts.iter().all(|part| part.state == PartState::Ready);
+    quiet && is_met(wish, found)
+}
+
+/// Whether a GPU is cut or shared as it shall be: nothing is missing, and nothing is left over.
+#[must_use]
+pub fn is_met(wish: &Wish, found: &Found) -> bool {
+    let is_cut = found.gpu.is_cut();
+    match wish.cut {
+        Cut::Mig => {
+            let there = || found.parts.iter().filter(|part| part.uuid.is_some());
+            let is_there = |spec: &Spec| there().any(|part| part.spec.as_ref() == Some(spec));
+            is_cut && there().count() == wish.partitions.len() && wish.partitions.iter().all(is_there)
+        }
+        Cut::Mps => {
+            let serves = |state: &PartState| *state == PartState::Ready;
+            !is_cut && found.sharing.as_ref().is_some_and(|sharing| serves(&sharing.state) && sharing.shares == wish.shares)
+        }
+        Cut::Shares => !is_cut && found.sharing.is_none(),
+    }
 }
 
 /// Whether a layout may follow the one that was taken last: (term, generation) never fall.

@@ -1,6 +1,7 @@
 //! A node with an agent, and words to say what happens on it.
 
 use std::{
+    collections::BTreeSet,
     env,
     fs::File,
     io::{BufRead, BufReader},
@@ -14,8 +15,9 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use nvidia_ml::Fake;
+use nvidia_ml::{Fake, machine::Instance};
 use partita_cluster::{ControlPlane, Options, install_crds};
+use partita_core::model::catalog;
 use partita_fake_kubelet::FakeKubelet;
 use partita_kube::crd::{FoundGpu, FoundPartition, GpuNode, GpuNodeStatus, PartitionState};
 use serde_json::{Value, json};
@@ -103,7 +105,10 @@ impl Stage {
         let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
         command.args(["-vv", "agent", "--listen", "127.0.0.1:0", "--node", NODE]);
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig());
-        command.arg("--state").arg(self.folder.path().join("state")).arg("--cdi").arg(self.folder.path().join("cdi"));
+        command.arg("--state").arg(self.folder.path().join("state")).arg("--mps").arg(self.folder.path().join("mps"));
+        if !arguments.contains(&"--no-cdi") {
+            command.arg("--cdi").arg(self.folder.path().join("cdi"));
+        }
         command.arg("--device-plugins").arg(self.kubelet.device_plugins_folder());
         command.arg("--pod-resources").arg(self.kubelet.pod_resources_socket());
         if !arguments.contains(&"--simulated") && !arguments.contains(&"--library") {
@@ -113,6 +118,54 @@ impl Stage {
         command.env("PARTITA_LOG", "info,partita_agent=debug,partita_device=debug,partita_kubelet=debug").env_remove("PARTITA_FAULT");
         command.envs(variables.iter().copied());
         Agent { child: command.spawn().unwrap(), log }
+    }
+
+    /// What is on a GPU: (profile, first slot, UUIDs of what computes there), sorted.
+    pub(crate) fn truth(&self, gpu: usize) -> Vec<(String, u8, Vec<String>)> {
+        let gpu = self.fake.state().unwrap().gpus.remove(gpu);
+        let grid = catalog::lookup(&gpu.model).unwrap().grid.unwrap();
+        let one = |one: &Instance| {
+            let uuids = one.compute.iter().map(|compute| compute.uuid.clone()).collect();
+            (grid.profiles[usize::from(one.profile)].name.clone(), one.start, uuids)
+        };
+        let mut all: Vec<_> = gpu.instances.iter().map(one).collect();
+        all.sort();
+        all
+    }
+
+    /// Waits until a GPU has exactly these partitions, all of them ready; then everybody must say the same of them: the driver, the status
+    /// and the kubelet, which may give away those that nobody uses. Returns the UUIDs in that order.
+    pub(crate) async fn settled(&self, gpu: usize, wanted: &[(&str, u8)]) -> Vec<String> {
+        let is_it = |one: &FoundPartition, (profile, start): &(&str, u8)| {
+            one.profile.as_deref() == Some(profile) && one.start == Some(*start) && one.state == PartitionState::Ready
+        };
+        let is_so = |found: &FoundGpu| {
+            let all = wanted.iter().all(|want| found.partitions.iter().any(|one| is_it(one, want)));
+            all && found.partitions.len() == wanted.len() && found.healthy
+        };
+        let found = self.gpu(gpu, &format!("exactly {wanted:?} are ready"), is_so).await;
+        let told: BTreeSet<&String> = found.partitions.iter().map(|one| &one.uuid).collect();
+        let truth = self.truth(gpu);
+        assert_eq!(truth.iter().flat_map(|one| &one.2).collect::<BTreeSet<_>>(), told, "{found:#?}\n{truth:#?}");
+        assert!(truth.len() == wanted.len() && truth.iter().all(|one| one.2.len() == 1), "something is left over: {truth:#?}");
+        for one in found.partitions.iter().filter(|one| one.users.iter().all(|user| !user.starts_with("pid:"))) {
+            let resource = one.resource.as_deref().unwrap();
+            self.kubelet.until("the kubelet has what is ready", |kubelet| kubelet.healthy(resource).contains(&one.uuid)).await;
+        }
+        self.kubelet.until("the kubelet has nothing else", |kubelet| self.offered(kubelet, gpu).iter().all(|id| told.contains(id))).await;
+        let uuid = |want: &(&str, u8)| found.partitions.iter().find(|one| is_it(one, want)).unwrap().uuid.clone();
+        wanted.iter().map(uuid).collect()
+    }
+
+    /// The devices of a GPU that is cut which the kubelet could give away: all MIG devices, where there is one GPU.
+    fn offered(&self, kubelet: &FakeKubelet, gpu: usize) -> Vec<String> {
+        let others: BTreeSet<String> = (0..self.fake.state().unwrap().gpus.len())
+            .filter(|&other| other != gpu)
+            .flat_map(|other| self.truth(other).into_iter().flat_map(|one| one.2))
+            .collect();
+        let resources: BTreeSet<String> = kubelet.registrations().into_iter().map(|one| one.resource).collect();
+        let ids = resources.iter().flat_map(|resource| kubelet.healthy(resource));
+        ids.filter(|id| id.starts_with("MIG-") && !others.contains(id)).collect()
     }
 
     pub(crate) fn gpu_nodes(&self) -> Api<GpuNode> {
@@ -181,6 +234,12 @@ impl Stage {
         let one = |(milli, name, resource): &(u32, &str, &str)| json!({ "milli": milli, "pod": pod(name), "resource": resource });
         let partitions: Vec<Value> = shares.iter().map(one).collect();
         json!({ "uuid": self.uuid(gpu), "index": gpu, "cut": "shares", "partitions": partitions })
+    }
+
+    /// A GPU of a layout: warm shares under MPS, MiB.
+    pub(crate) fn mps(&self, gpu: usize, shares: &[u32]) -> Value {
+        let partitions: Vec<Value> = shares.iter().map(|mib| json!({ "memoryMiB": mib })).collect();
+        json!({ "uuid": self.uuid(gpu), "index": gpu, "cut": "mps", "partitions": partitions })
     }
 
     pub(crate) fn uuid(&self, gpu: usize) -> String {
