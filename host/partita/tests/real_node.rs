@@ -220,7 +220,8 @@ fn driver_files(folder: &Path) {
     for minor in 0..2 {
         for instance in 0..15 {
             let (first, second) = caps(minor, instance);
-            minors += &format!("gpu{minor}/gi{instance}/access {first}\ngpu{minor}/gi{instance}/ci0/access {second}\n");
+            let of = format!("gpu{minor}/gi{instance}");
+            minors = [minors, format!("{of}/access {first}\n{of}/ci0/access {second}\n")].concat();
         }
     }
     fs::write(caps_folder.join("mig-minors"), minors).unwrap();

@@ -53,7 +53,7 @@ pub(crate) struct Run {
     #[arg(long, default_value = "/var/run/cdi", value_name = "FOLDER")]
     cdi: PathBuf,
     /// A CDI file of which every container with a GPU gets the common part, the driver's libraries: what `nvidia-ctk cdi generate` writes. It is
-    /// found by itself in /var/run/cdi or /etc/cdi. Without it containers get GPUs by NVIDIA_VISIBLE_DEVICES.
+    /// found by itself in /var/run/cdi or /etc/cdi. Without it containers get GPUs by `NVIDIA_VISIBLE_DEVICES`.
     #[arg(long, value_name = "FILE")]
     cdi_common: Option<PathBuf>,
     /// The folder of MPS's daemons. It is mounted into containers, so in a pod it must have the same path as on the machine.
@@ -68,7 +68,7 @@ pub(crate) struct Run {
     /// Where the kernel tells the numbers of device nodes.
     #[arg(long, default_value = "/proc", value_name = "FOLDER")]
     proc: PathBuf,
-    /// Write no CDI file: containers get GPUs by NVIDIA_VISIBLE_DEVICES, which NVIDIA's container runtime reads.
+    /// Write no CDI file: containers get GPUs by `NVIDIA_VISIBLE_DEVICES`, which NVIDIA's container runtime reads.
     #[arg(long, conflicts_with_all = ["cdi", "cdi_common"])]
     no_cdi: bool,
 }
