@@ -275,6 +275,14 @@ fn pod(name: &str) -> Value {
     json!({ "namespace": "default", "name": name, "uid": format!("uid-{name}") })
 }
 
+/// A message has all of this.
+#[track_caller]
+pub(crate) fn says(message: &str, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+}
+
 /// Asks until there is an answer.
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
