@@ -8,6 +8,8 @@
 mod bad_gpus;
 mod crashes;
 mod handshake;
+mod leaving;
 mod programs;
+mod sharing;
 mod stage;
 mod surroundings;

@@ -68,6 +68,12 @@ impl Agent {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// As a kubelet ends a container.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
     /// As `kill -9` does.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
