@@ -63,12 +63,15 @@ impl Answers {
 }
 
 impl Allocator for Answers {
-    /// Those first that the scheduler made for a pod which is on its way.
+    /// Those first that the scheduler made for a pod which is on its way, in the order of their places: as the scheduler gives them away,
+    /// so that mostly each pod gets the one that was meant for it.
     fn prefer(&self, resource: &ResourceName, choice: &Choice) -> Vec<DeviceId> {
         let offers = self.offers();
-        let planned = |id: &&DeviceId| offers.find(resource.as_str(), id.as_str()).is_some_and(|offer| offer.planned);
-        let (first, rest): (Vec<&DeviceId>, Vec<&DeviceId>) = choice.available.iter().partition(planned);
-        first.into_iter().chain(rest).take(choice.size).cloned().collect()
+        let mut ids = choice.available.clone();
+        let rank = |id: &DeviceId| offers.find(resource.as_str(), id.as_str()).map(|offer| (!offer.planned, offer.place));
+        ids.sort_by_key(|id| rank(id).unwrap_or((true, (usize::MAX, usize::MAX))));
+        ids.truncate(choice.size);
+        ids
     }
 
     fn allocate(&self, resource: &ResourceName, devices: &[DeviceId]) -> Result<Allocation, String> {
@@ -127,6 +130,7 @@ mod tests {
             healthy,
             used: false,
             planned,
+            place: (0, 0),
             gpu: id.into(),
             minor: None,
             memory_mib: 1,

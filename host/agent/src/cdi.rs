@@ -1,8 +1,10 @@
 //! What container runtimes read to put a device into a container: one file of the Container Device Interface (CDI, version 0.6.0 of
 //! `github.com/cncf-tags/container-device-interface`), replaced whole whenever something is made.
 //!
-//! A device brings its own device nodes; what every container with a GPU needs (the driver's libraries and the control devices) is the same
-//! for all and comes once, from a file that NVIDIA's `nvidia-ctk cdi generate` wrote.
+//! A device brings its own device nodes, by their numbers: those that guard partitions need not exist on the machine, and the runtime makes
+//! them in the container. What every container with a GPU needs (the driver's libraries and the control devices) is the same for all and
+//! comes from the file that NVIDIA's `nvidia-ctk cdi generate` wrote. Without that file containers would see a GPU and could not use it, so
+//! then there is no CDI, and NVIDIA's container runtime brings the devices by `NVIDIA_VISIBLE_DEVICES`.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +25,10 @@ use crate::{
 const KIND: &str = "partita.dev/gpu";
 /// The file's name.
 const FILE: &str = "partita.dev-gpu.json";
-/// Where device nodes are.
-pub const DEV: &str = "/dev";
-/// Where the driver tells the numbers of the device nodes that guard instances.
-pub const MINORS: &str = "/proc/driver/nvidia-caps/mig-minors";
+/// Where NVIDIA's file is, by default: the first is made at every start of the machine.
+const COMMON: [&str; 4] = ["/var/run/cdi/nvidia.yaml", "/var/run/cdi/nvidia.json", "/etc/cdi/nvidia.yaml", "/etc/cdi/nvidia.json"];
+/// The version of the interface that our own part needs.
+const VERSION: &str = "0.6.0";
 
 /// The name under which a container runtime finds a device.
 #[must_use]
@@ -34,53 +36,57 @@ pub fn name(device: &str) -> String {
     format!("{KIND}={device}")
 }
 
-/// The folder where the file is kept, and what all containers with a GPU need.
+/// NVIDIA's file, where it usually is.
+#[must_use]
+pub fn common() -> Option<PathBuf> {
+    COMMON.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+/// The file, and what goes into it besides devices.
 #[derive(Clone, Debug)]
 pub struct Cdi {
     file: PathBuf,
+    version: String,
     common: Value,
-    driver: Driver,
-}
-
-/// Where the driver keeps what containers need.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Driver {
-    /// The folder of its device nodes on the machine, of which containers see those of their devices in `/dev`.
-    pub dev: PathBuf,
-    /// The file that tells the numbers of the device nodes which guard instances.
-    pub minors: PathBuf,
-}
-
-impl Default for Driver {
-    fn default() -> Self {
-        Self { dev: DEV.into(), minors: MINORS.into() }
-    }
+    /// Where the kernel tells the numbers of device nodes.
+    proc: PathBuf,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec<'a> {
-    cdi_version: &'static str,
+    cdi_version: &'a str,
     kind: &'static str,
     devices: Vec<Value>,
     container_edits: &'a Value,
 }
 
+/// The numbers of device nodes.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// Majors by driver, of `/proc/devices`.
+    majors: BTreeMap<String, u32>,
+    /// Minors of the nodes that guard instances, by what they guard, of `/proc/driver/nvidia-caps/mig-minors`.
+    caps: BTreeMap<String, u32>,
+}
+
 impl Cdi {
-    /// Writes to `folder`. `common` is a CDI file as JSON of which the part for all containers is taken; none where the runtime brings the
-    /// libraries by itself.
+    /// Writes to `folder`. `common` is a CDI file, JSON or YAML, of which the part for all containers is taken; none where the runtime
+    /// brings the libraries by itself. `proc` is the kernel's folder, `/proc`.
     ///
     /// # Errors
     /// If `common` cannot be read.
-    pub fn new(folder: &Path, common: Option<&Path>, driver: Driver) -> Result<Self, AgentError> {
-        let edits = |path: &Path| -> io::Result<Value> {
-            let mut spec: Value = serde_json::from_slice(&fs::read(path)?)?;
-            Ok(spec["containerEdits"].take())
+    pub fn new(folder: &Path, common: Option<&Path>, proc: &Path) -> Result<Self, AgentError> {
+        let read = |path: &Path| -> io::Result<Value> {
+            // JSON is YAML too.
+            serde_saphyr::from_str(&fs::read_to_string(path)?).map_err(io::Error::other)
         };
         let failed = |path: &Path, source| AgentError::Cdi { path: path.to_owned(), source };
-        let common = common.map(|path| edits(path).map_err(|error| failed(path, error))).transpose()?;
-        let common = common.filter(Value::is_object).unwrap_or_else(|| json!({ "env": ["NVIDIA_VISIBLE_DEVICES=void"] }));
-        Ok(Self { file: folder.join(FILE), common, driver })
+        let mut spec = common.map(|path| read(path).map_err(|error| failed(path, error))).transpose()?.unwrap_or(Value::Null);
+        let version = spec["cdiVersion"].as_str().filter(|version| numbers(version) > numbers(VERSION)).unwrap_or(VERSION).to_owned();
+        let edits = Some(spec["containerEdits"].take()).filter(Value::is_object);
+        let common = edits.unwrap_or_else(|| json!({ "env": ["NVIDIA_VISIBLE_DEVICES=void"] }));
+        Ok(Self { file: folder.join(FILE), version, common, proc: proc.to_owned() })
     }
 
     /// Replaces the file by one with these devices, unless it says so already.
@@ -88,14 +94,13 @@ impl Cdi {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, offers: &Offers) -> Result<(), AgentError> {
-        let minors = fs::read_to_string(&self.driver.minors).map(|text| minors(&text)).unwrap_or_default();
+        let numbers = Numbers::read(&self.proc);
         // A device may be used under two names.
         let once: BTreeMap<&str, &Offer> = offers.all().map(|offer| (offer.id.as_str(), offer)).collect();
-        let devices = once.into_values().map(|offer| self.device(offer, &minors)).collect();
-        let spec = Spec { cdi_version: "0.6.0", kind: KIND, devices, container_edits: &self.common };
-        let text = serde_json::to_vec_pretty(&spec).map_err(io::Error::from);
+        let devices = once.into_values().map(|offer| device(offer, &numbers)).collect();
+        let spec = Spec { cdi_version: &self.version, kind: KIND, devices, container_edits: &self.common };
         let failed = |source| AgentError::Cdi { path: self.file.clone(), source };
-        let text = text.map_err(failed)?;
+        let text = serde_json::to_vec_pretty(&spec).map_err(io::Error::from).map_err(failed)?;
         if fs::read(&self.file).is_ok_and(|known| known == text) {
             return Ok(());
         }
@@ -107,29 +112,51 @@ impl Cdi {
         // It may never have been written.
         let _ = fs::remove_file(&self.file);
     }
+}
 
-    fn device(&self, offer: &Offer, minors: &BTreeMap<String, u32>) -> Value {
-        let mut nodes: Vec<String> = offer.minor.iter().map(|minor| format!("nvidia{minor}")).collect();
-        if let (What::Mig { instance, compute, .. }, Some(minor)) = (&offer.what, offer.minor) {
+/// A device with the nodes that are its own. GPUs that are simulated have none.
+fn device(offer: &Offer, numbers: &Numbers) -> Value {
+    let mut nodes = Vec::new();
+    if let Some(minor) = offer.minor {
+        let major = numbers.major(&["nvidia", "nvidia-frontend"]);
+        nodes.extend(major.map(|major| node(&format!("/dev/nvidia{minor}"), major, minor)));
+        if let What::Mig { instance, compute, .. } = &offer.what {
             let caps = [format!("gpu{minor}/gi{instance}/access"), format!("gpu{minor}/gi{instance}/ci{compute}/access")];
-            let number = caps.iter().filter_map(|cap| minors.get(cap));
-            nodes.extend(number.map(|number| format!("nvidia-caps/nvidia-cap{number}")));
+            let caps = caps.iter().filter_map(|cap| Some((numbers.major(&["nvidia-caps"])?, *numbers.caps.get(cap)?)));
+            nodes.extend(caps.map(|(major, minor)| node(&format!("/dev/nvidia-caps/nvidia-cap{minor}"), major, minor)));
         }
-        // GPUs that are simulated have none.
-        let there = nodes.iter().map(|node| (Path::new(DEV).join(node), self.driver.dev.join(node))).filter(|(_, host)| host.exists());
-        let nodes: Vec<Value> = there.map(|(path, host)| json!({ "path": path, "hostPath": host })).collect();
-        let mut edits = json!({ "env": [format!("PARTITA_DEVICE={}", offer.id)] });
-        if !nodes.is_empty() {
-            edits["deviceNodes"] = nodes.into();
-        }
-        json!({ "name": offer.id, "containerEdits": edits })
+    }
+    let mut edits = json!({ "env": [format!("PARTITA_DEVICE={}", offer.id)] });
+    if !nodes.is_empty() {
+        edits["deviceNodes"] = nodes.into();
+    }
+    json!({ "name": offer.id, "containerEdits": edits })
+}
+
+fn node(path: &str, major: u32, minor: u32) -> Value {
+    json!({ "path": path, "type": "c", "major": major, "minor": minor, "permissions": "rw" })
+}
+
+impl Numbers {
+    fn read(proc: &Path) -> Self {
+        let lines = |path: &str, parse: fn(&str) -> Option<(String, u32)>| {
+            let text = fs::read_to_string(proc.join(path)).unwrap_or_default();
+            text.lines().filter_map(parse).collect()
+        };
+        // `195 nvidia`, among titles and empty lines; `gpu0/gi1/access 12`.
+        let major = |line: &str| line.trim().split_once(' ').and_then(|(number, name)| Some((name.to_owned(), number.parse().ok()?)));
+        let cap = |line: &str| line.split_once(' ').and_then(|(cap, number)| Some((cap.to_owned(), number.trim().parse().ok()?)));
+        Self { majors: lines("devices", major), caps: lines("driver/nvidia-caps/mig-minors", cap) }
+    }
+
+    fn major(&self, names: &[&str]) -> Option<u32> {
+        names.iter().find_map(|name| self.majors.get(*name)).copied()
     }
 }
 
-/// Lines like `gpu0/gi1/access 12`.
-fn minors(text: &str) -> BTreeMap<String, u32> {
-    let line = |line: &str| line.split_once(' ').and_then(|(cap, number)| Some((cap.to_owned(), number.trim().parse().ok()?)));
-    text.lines().filter_map(line).collect()
+/// The numbers of a version.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 /// Whoever reads the file finds the old or the new one.
@@ -153,43 +180,46 @@ mod tests {
     fn offer(id: &str, minor: Option<u32>, instance: Option<u32>) -> Offer {
         let what = instance.map_or(What::Whole, |instance| What::Mig { profile: "1g.10gb".to_owned(), instance, compute: 0 });
         let (resource, id, gpu) = ("r".to_owned(), id.to_owned(), "g".to_owned());
-        Offer { resource, id, what, healthy: true, used: false, planned: false, gpu, minor, memory_mib: 1, pipe: None }
+        Offer { resource, id, what, healthy: true, used: false, planned: false, place: (0, 0), gpu, minor, memory_mib: 1, pipe: None }
     }
 
     #[test]
     fn a_partition_brings_its_own_device_nodes_and_no_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let dev = folder.path().join("dev");
-        fs::create_dir_all(dev.join("nvidia-caps")).unwrap();
-        for node in ["nvidia0", "nvidia1", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13", "nvidia-caps/nvidia-cap21"] {
-            File::create(dev.join(node)).unwrap();
-        }
-        let minors = minors("config 1\nmonitor 2\ngpu1/gi3/access 12\ngpu1/gi3/ci0/access 13\ngpu0/gi3/access 21\nodd\n");
-        assert_eq!(minors.len(), 5);
-        let driver = Driver { dev: dev.clone(), ..Driver::default() };
-        let cdi = Cdi::new(folder.path(), None, driver).unwrap();
-        let paths = |value: &Value| -> Vec<String> {
-            let nodes = value["containerEdits"]["deviceNodes"].as_array().cloned().unwrap_or_default();
-            nodes.iter().map(|node| node["hostPath"].as_str().unwrap().trim_start_matches(dev.to_str().unwrap()).to_owned()).collect()
+        let proc = tempfile::tempdir().unwrap();
+        fs::create_dir_all(proc.path().join("driver/nvidia-caps")).unwrap();
+        fs::write(proc.path().join("devices"), "Character devices:\n  1 mem\n195 nvidia\n235 nvidia-caps\n\nBlock devices:\n  7 loop\n")
+            .unwrap();
+        let minors = "config 1\nmonitor 2\ngpu1/gi3/access 12\ngpu1/gi3/ci0/access 13\ngpu0/gi3/access 21\nodd\n";
+        fs::write(proc.path().join("driver/nvidia-caps/mig-minors"), minors).unwrap();
+        let numbers = Numbers::read(proc.path());
+        let nodes = |device: &Value| -> Vec<(String, u64, u64)> {
+            let nodes = device["containerEdits"]["deviceNodes"].as_array().cloned().unwrap_or_default();
+            let node = |node: &Value| Some((node["path"].as_str()?.to_owned(), node["major"].as_u64()?, node["minor"].as_u64()?));
+            nodes.iter().map(|one| node(one).unwrap()).collect()
         };
-        let part = cdi.device(&offer("MIG-1", Some(1), Some(3)), &minors);
-        assert_eq!(paths(&part), ["/nvidia1", "/nvidia-caps/nvidia-cap12", "/nvidia-caps/nvidia-cap13"]);
-        assert_eq!(paths(&cdi.device(&offer("GPU-0", Some(0), None), &minors)), ["/nvidia0"]);
-        assert!(paths(&cdi.device(&offer("GPU-9", None, None), &minors)).is_empty());
+        let part = device(&offer("MIG-1", Some(1), Some(3)), &numbers);
+        let cap = |number| (format!("/dev/nvidia-caps/nvidia-cap{number}"), 235, number);
+        assert_eq!(nodes(&part), [("/dev/nvidia1".to_owned(), 195, 1), cap(12), cap(13)]);
+        assert_eq!(nodes(&device(&offer("GPU-0", Some(0), None), &numbers)), [("/dev/nvidia0".to_owned(), 195, 0)]);
+        assert!(nodes(&device(&offer("GPU-9", None, None), &numbers)).is_empty());
+        assert!(nodes(&device(&offer("GPU-0", Some(0), None), &Numbers::default())).is_empty());
     }
 
     #[test]
     fn the_file_is_replaced_whole_and_only_when_it_changes() {
         let folder = tempfile::tempdir().unwrap();
         let common = folder.path().join("nvidia.json");
-        fs::write(&common, r#"{"cdiVersion":"0.5.0","kind":"nvidia.com/gpu","devices":[],"containerEdits":{"env":["A=1"]}}"#).unwrap();
-        let cdi = Cdi::new(&folder.path().join("cdi"), Some(&common), Driver::default()).unwrap();
+        fs::write(&common, r#"{"cdiVersion":"0.7.0","kind":"nvidia.com/gpu","devices":[],"containerEdits":{"env":["A=1"]}}"#).unwrap();
+        let cdi = Cdi::new(&folder.path().join("cdi"), Some(&common), Path::new("/proc")).unwrap();
         let offers = Offers::from_iter([offer("MIG-1", None, None)]);
         cdi.write(&offers).unwrap();
         let read = || fs::read_to_string(folder.path().join("cdi").join(FILE)).unwrap();
         let spec: Value = serde_json::from_str(&read()).unwrap();
         assert_eq!((spec["kind"].as_str(), spec["devices"][0]["name"].as_str()), (Some(KIND), Some("MIG-1")));
-        assert_eq!(spec["containerEdits"]["env"][0], "A=1");
+        assert_eq!((spec["containerEdits"]["env"][0].as_str(), spec["cdiVersion"].as_str()), (Some("A=1"), Some("0.7.0")));
+        fs::write(&common, "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ncontainerEdits:\n  env: [B=2]\n").unwrap();
+        let yaml = Cdi::new(folder.path(), Some(&common), Path::new("/proc")).unwrap();
+        assert_eq!((yaml.common["env"][0].as_str(), yaml.version.as_str()), (Some("B=2"), VERSION));
         let at = || fs::metadata(folder.path().join("cdi").join(FILE)).unwrap().modified().unwrap();
         let before = at();
         cdi.write(&offers).unwrap();
@@ -199,6 +229,6 @@ mod tests {
         cdi.remove();
         assert!(!folder.path().join("cdi").join(FILE).exists());
         fs::write(&common, "{").unwrap();
-        assert!(Cdi::new(folder.path(), Some(&common), Driver::default()).unwrap_err().to_string().contains("nvidia.json"));
+        assert!(Cdi::new(folder.path(), Some(&common), Path::new("/proc")).unwrap_err().to_string().contains("nvidia.json"));
     }
 }

@@ -79,6 +79,8 @@ pub struct Offer {
     pub used: bool,
     /// A pod is on its way for it.
     pub planned: bool,
+    /// Its place among all: the GPU, and on it the first slot or the share's number.
+    pub place: (usize, usize),
     /// The UUID of its GPU.
     pub gpu: String,
     /// The number of the GPU's device node.
@@ -130,10 +132,10 @@ impl Offers {
     #[must_use]
     pub fn of(found: &[Found], layout: Layout<'_>, rule: Rule, kubelet: &Kubelet, before: &Self) -> Self {
         let mut all = Self::default();
-        for one in found {
+        for (row, one) in found.iter().enumerate() {
             let desired = layout.gpu(&one.gpu.info.uuid);
             let in_turn = desired.is_some_and(|gpu| gpu.cut == Cut::Shares && rule.allows(gpu));
-            let gpu = OneGpu { found: one, desired, in_turn, kubelet, free: layout.offers() };
+            let gpu = OneGpu { row, found: one, desired, in_turn, kubelet, free: layout.offers() };
             gpu.parts(&mut all);
             gpu.shares(&mut all);
         }
@@ -230,6 +232,7 @@ pub fn mig_resource(profile: &str) -> Option<String> {
 }
 
 struct OneGpu<'a> {
+    row: usize,
     found: &'a Found,
     desired: Option<&'a DesiredGpu>,
     /// Whether several may use it in turn.
@@ -252,6 +255,7 @@ impl OneGpu<'_> {
             healthy: self.found.unusable.is_none(),
             used: false,
             planned: false,
+            place: (self.row, 0),
             gpu: info.uuid.clone(),
             minor: info.minor,
             memory_mib: info.memory_mib,
@@ -293,7 +297,8 @@ impl OneGpu<'_> {
             (None, _) => mig_resource(&spec.profile),
         };
         if let Some(resource) = resource {
-            all.add(Offer { planned: wish.is_some_and(|wish| wish.pod.is_some()), ..self.offer(&resource, uuid.clone(), what()) });
+            let (planned, place) = (wish.is_some_and(|wish| wish.pod.is_some()), (self.row, usize::from(spec.start)));
+            all.add(Offer { planned, place, ..self.offer(&resource, uuid.clone(), what()) });
         }
     }
 

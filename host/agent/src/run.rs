@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     allocate::Answers,
-    cdi::{self, Cdi},
+    cdi::Cdi,
     error::AgentError,
     machine::Load,
     metrics::Metrics,
@@ -40,10 +40,10 @@ pub struct Settings {
     pub pod_resources: PathBuf,
     /// The folder of CDI files; none where containers get GPUs by environment variables only.
     pub cdi: Option<PathBuf>,
-    /// A CDI file as JSON of which the part for all containers is taken.
+    /// A CDI file of which the part for all containers is taken.
     pub cdi_common: Option<PathBuf>,
-    /// Where the driver keeps what containers need.
-    pub driver: cdi::Driver,
+    /// Where the kernel tells the numbers of device nodes: `/proc`.
+    pub proc: PathBuf,
 }
 
 /// What others may see of a running agent.
@@ -105,8 +105,7 @@ pub async fn run(
     shared: &Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), AgentError> {
-    let cdi =
-        settings.cdi.as_deref().map(|folder| Cdi::new(folder, settings.cdi_common.as_deref(), settings.driver.clone())).transpose()?;
+    let cdi = settings.cdi.as_deref().map(|folder| Cdi::new(folder, settings.cdi_common.as_deref(), &settings.proc)).transpose()?;
     let answers = Arc::new(Answers::new(cdi.is_some()));
     let gave = answers.gave();
     let plugins = DevicePlugins::new(&settings.device_plugins, answers.clone());

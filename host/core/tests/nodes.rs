@@ -7,8 +7,8 @@ mod script;
 
 use partita_core::{
     Action, Config,
-    model::{Cut, Found, GpuSpec, NodeId, NodeSpec, PodId},
-    state::{Event, Gpu, Holder, Layout, Refused, Use},
+    model::{Cut, Found, GpuSpec, NodeId, NodeSpec, Placement, PodId, catalog},
+    state::{Event, Gpu, Grant, Holder, Layout, Refused, Use},
 };
 use proptest::prelude::*;
 use script::{Script, mig, whole};
@@ -95,6 +95,42 @@ fn a_gpu_that_is_unwell_gets_no_pods_and_keeps_those_it_has() {
     change(&mut script, unwell(""));
     assert_eq!(partitions(&script, 0), [(0, Some(Holder::Pod(PodId(0))))]);
     assert_eq!(script.round().len(), 1);
+}
+
+/// A part of GPU 0 that MIG cuts.
+fn place(profile: &str, start: u8) -> (u8, Use) {
+    let grid = catalog::builtin("A30").unwrap().grid.unwrap();
+    (0, Use::Partition(Placement { profile: grid.resolve(profile).unwrap(), start }))
+}
+
+#[test]
+fn pods_that_have_each_others_partitions_are_booked_so() {
+    let mut script = script();
+    for id in 0..2 {
+        script.runs(id, "a", mig("1g.6gb"), 0, &[(0, id as u8, "1g.6gb")]);
+    }
+    let (first, second) = (PodId(0), PodId(1));
+    let uses = |pairs: &[(PodId, (u8, Use))]| pairs.iter().map(|&(pod, part)| (pod, Grant(vec![part]))).collect::<Vec<_>>();
+    let tell = |script: &mut Script, pairs: &[(PodId, (u8, Use))], strangers: &[(u8, Use)]| {
+        script.planner.apply(Event::PodsUse(NODE, uses(pairs), strangers.to_vec()))
+    };
+    let swapped = [(first, place("1g.6gb", 1)), (second, place("1g.6gb", 0))];
+    tell(&mut script, &swapped, &[]).unwrap();
+    assert_eq!(partitions(&script, 0), [(0, Some(Holder::Pod(second))), (1, Some(Holder::Pod(first)))]);
+    // One cannot have what the other has, nor may both be where they cannot.
+    let before = script.planner.cluster().node(NODE).unwrap().clone();
+    assert!(matches!(tell(&mut script, &[(first, place("1g.6gb", 0))], &[]), Err(Refused::NoRoom { .. })));
+    assert!(matches!(tell(&mut script, &[swapped[0], (second, place("4g.24gb", 0))], &[]), Err(Refused::NoRoom { .. })));
+    assert_eq!(tell(&mut script, &[(PodId(7), place("1g.6gb", 2))], &[]), Err(Refused::NoPod(PodId(7))));
+    assert_eq!(script.planner.cluster().node(NODE).unwrap(), &before);
+    // What a stranger uses is not free when its owner turns out to be elsewhere, or ends.
+    assert!(matches!(tell(&mut script, &[], &[place("1g.6gb", 0)]), Err(Refused::InTheWay { gpu: 0, .. })), "it is a pod's");
+    tell(&mut script, &[(first, place("2g.12gb", 2))], &[place("1g.6gb", 1)]).unwrap();
+    let held = [(0, Some(Holder::Pod(second))), (1, Some(Holder::Unknown)), (2, Some(Holder::Pod(first)))];
+    assert_eq!(partitions(&script, 0), held);
+    script.ends(0);
+    script.ends(1);
+    assert_eq!(partitions(&script, 0), [(0, None), (1, Some(Holder::Unknown)), (2, None)]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! A pod's whole way on a real control plane: scheduler, agent, kubelet, containerd. Only the GPUs are not real: NVML is a library of ours,
-//! their device nodes are copies of `/dev/null`.
+//! their device nodes are those of memory.
 //!
 //! Where a machine cannot run containers (no root, no runc) this says so and passes.
 
@@ -11,7 +11,6 @@ use std::{
     env, fs,
     fs::File,
     io::{self, Write},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -103,7 +102,7 @@ impl World {
         nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
         let folder = tempfile::Builder::new().prefix("pr").tempdir().unwrap();
         let fake = Fake::create(&folder.path().join("gpus"), gpus).unwrap();
-        device_nodes(folder.path());
+        driver_files(folder.path());
         let kubeconfig = cluster.kubeconfig().display().to_string();
         let scheduler = ["scheduler", "--native", "--no-lease", "--listen", "127.0.0.1:0", "--kubeconfig", &kubeconfig];
         let scheduler = Running::start(folder.path(), "scheduler", &scheduler, None);
@@ -117,7 +116,7 @@ impl World {
         let text = |path: &Path| path.display().to_string();
         // Cargo has built it beside this test.
         let library = text(&env::current_exe().unwrap().with_file_name("libnvidia_ml.so"));
-        let [state, dev, minors] = ["state", "dev", "mig-minors"].map(|name| text(&self.folder.path().join(name)));
+        let [state, proc, common] = ["state", "proc", "nvidia.yaml"].map(|name| text(&self.folder.path().join(name)));
         let kubeconfig = text(self.cluster.kubeconfig());
         let [plugins, pods, cdi] =
             [self.node.device_plugins_folder(), self.node.pod_resources_socket(), self.node.cdi_folder()].map(|path| text(&path));
@@ -127,8 +126,8 @@ impl World {
             ["--listen", "127.0.0.1:0"],
             ["--library", &library],
             ["--state", &state],
-            ["--dev", &dev],
-            ["--mig-minors", &minors],
+            ["--proc", &proc],
+            ["--cdi-common", &common],
             ["--kubeconfig", &kubeconfig],
             ["--device-plugins", &plugins],
             ["--pod-resources", &pods],
@@ -151,12 +150,19 @@ impl World {
 
     /// Waits until a pod runs, and returns what its container saw.
     async fn seen(&self, name: &str) -> Seen {
-        let phase = async || {
-            let status = self.pods.get(name).await.unwrap().status.unwrap_or_default();
-            assert_ne!(status.phase.as_deref(), Some("Failed"), "{status:?}");
-            (status.phase.as_deref() == Some("Running")).then_some(())
-        };
-        until(&format!("{name} runs"), phase).await;
+        let began = Instant::now();
+        loop {
+            let pod = self.pods.get(name).await.unwrap();
+            let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+            if phase == "Running" {
+                break;
+            }
+            if phase == "Failed" || began.elapsed() > PATIENCE {
+                let node = Api::<GpuNode>::all(self.cluster.client()).get(NODE).await.unwrap();
+                panic!("{name} does not run: {:#?} on {:?}\n{:#?}", pod.status, pod.spec.unwrap().node_name, (node.spec, node.status));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let log = || self.node.container_log("default", name, "main");
         until("the container has said what it sees", async || log().ends_with("}\n").then_some(())).await;
         let seen: Value = serde_json::from_str(&log()).unwrap();
@@ -205,26 +211,22 @@ fn caps(minor: u32, instance: u32) -> (u32, u32) {
     (first, first + 1)
 }
 
-/// Two GPUs' worth of device nodes, and the file that numbers them.
-fn device_nodes(folder: &Path) {
-    let dev = folder.join("dev");
-    fs::create_dir_all(dev.join("nvidia-caps")).unwrap();
-    let null = fs::metadata("/dev/null").unwrap().rdev();
-    let make = |name: &str| {
-        let mode = rustix::fs::Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(rustix::fs::CWD, dev.join(name), rustix::fs::FileType::CharacterDevice, mode, null).unwrap();
-    };
+/// What the driver and its tools tell of two GPUs. Their device nodes are memory's, `/dev/null` and its neighbours.
+fn driver_files(folder: &Path) {
+    let caps_folder = folder.join("proc/driver/nvidia-caps");
+    fs::create_dir_all(&caps_folder).unwrap();
+    fs::write(folder.join("proc/devices"), "Character devices:\n  1 mem\n  1 nvidia\n  1 nvidia-caps\n\nBlock devices:\n").unwrap();
     let mut minors = "config 1\nmonitor 2\n".to_owned();
     for minor in 0..2 {
-        make(&format!("nvidia{minor}"));
         for instance in 0..15 {
             let (first, second) = caps(minor, instance);
-            minors += &format!("gpu{minor}/gi{instance}/access {first}\ngpu{minor}/gi{instance}/ci0/access {second}\n");
-            make(&format!("nvidia-caps/nvidia-cap{first}"));
-            make(&format!("nvidia-caps/nvidia-cap{second}"));
+            let of = format!("gpu{minor}/gi{instance}");
+            minors = [minors, format!("{of}/access {first}\n{of}/ci0/access {second}\n")].concat();
         }
     }
-    fs::write(folder.join("mig-minors"), minors).unwrap();
+    fs::write(caps_folder.join("mig-minors"), minors).unwrap();
+    let common = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ncontainerEdits:\n  env: [NVIDIA_VISIBLE_DEVICES=void, DRIVER=common]\n";
+    fs::write(folder.join("nvidia.yaml"), common).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

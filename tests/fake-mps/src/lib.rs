@@ -4,7 +4,7 @@
 //! nvidia-cuda-mps-control -d ──► daemon: listens in $CUDA_MPS_PIPE_DIRECTORY/control, writes its pid file
 //! nvidia-cuda-mps-control    ──► reads commands, asks the daemon, prints what it says
 //! start_server -uid N        ──► nvidia-cuda-mps-server: a process that does nothing, as if a client had come
-//! nvidia-smi …               ──► only noted
+//! nvidia-smi compute-policy  ──► keeps the number of a GPU's time slice
 //! test ─► Fake (faults, journal, processes) ─► files beside the programs
 //! ```
 //!
@@ -26,6 +26,7 @@ pub const SERVER: &str = "nvidia-cuda-mps-server";
 pub const SMI: &str = "nvidia-smi";
 pub(crate) const FAULTS: &str = "faults";
 pub(crate) const JOURNAL: &str = "journal";
+pub(crate) const SLICE: &str = ".slice";
 
 /// What goes wrong with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +94,8 @@ impl Fake {
     /// # Errors
     /// If the folder cannot be written.
     pub fn fault(&self, command: &str, what: What) -> io::Result<()> {
-        let mut faults = fs::read_to_string(self.folder.join(FAULTS)).unwrap_or_default();
-        faults.push_str(&format!("{command} {}\n", what.name()));
-        fs::write(self.folder.join(FAULTS), faults)
+        let faults = fs::read_to_string(self.folder.join(FAULTS)).unwrap_or_default();
+        fs::write(self.folder.join(FAULTS), format!("{faults}{command} {}\n", what.name()))
     }
 
     /// Nothing goes wrong any more.
@@ -115,6 +115,13 @@ impl Fake {
         let text = fs::read_to_string(&path).unwrap_or_default();
         fs::write(path, "")?;
         Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The number of a GPU's time slice: 0 is the driver's own.
+    #[must_use]
+    pub fn time_slice(&self, gpu: &str) -> u8 {
+        let path = self.folder.join(format!("{gpu}{SLICE}"));
+        fs::read_to_string(path).ok().and_then(|number| number.parse().ok()).unwrap_or(0)
     }
 
     /// The daemons and servers that run, daemons first.

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{FAULTS, JOURNAL, SMI, What};
+use crate::{FAULTS, JOURNAL, SLICE, SMI, What};
 
 /// The argument of a daemon that has left its parent.
 pub(crate) const SERVE: &str = "--serve";
@@ -84,7 +84,17 @@ fn meet(command: &str) -> io::Result<Option<What>> {
 }
 
 fn smi(arguments: &[String]) -> io::Result<()> {
-    meet(&format!("{SMI} {}", arguments.join(" "))).map(drop)
+    match meet(&format!("{SMI} {}", arguments.join(" ")))? {
+        Some(What::Die) => process::exit(9),
+        Some(_) => Ok(()),
+        None => match arguments {
+            [policy, slice, of, gpu] if policy == "compute-policy" && of == "-i" => {
+                let number = slice.strip_prefix("--set-timeslice=").filter(|number| ["0", "1", "2", "3"].contains(number));
+                fs::write(folder().join(format!("{gpu}{SLICE}")), number.ok_or_else(|| io::Error::other("no such time slice"))?)
+            }
+            _ => Err(io::Error::other("Invalid combination of input arguments")),
+        },
+    }
 }
 
 /// Sends what it reads to the daemon, one line after the other.
@@ -185,7 +195,7 @@ impl Daemon {
         let words: Vec<&str> = line.split(' ').collect();
         Ok(match words[..] {
             ["quit"] => String::new(),
-            ["get_server_list"] => self.servers.iter().map(|server| format!("{}\n", server.id())).collect(),
+            ["get_server_list"] => self.servers.iter().flat_map(|server| [server.id().to_string(), "\n".to_owned()]).collect(),
             ["start_server", "-uid", _] => {
                 let mut command = Command::new(own().with_file_name(crate::SERVER));
                 let server = command.arg(SERVER).stdin(Stdio::null()).process_group(0).spawn()?;

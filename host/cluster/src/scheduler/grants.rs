@@ -1,12 +1,12 @@
-//! What pods that run use of GPUs: what their binding says, else what their node's agent sees, else a guess.
+//! What bindings say that pods use of GPUs.
 
 use partita_core::{
-    model::{Cut, GpuAsk, Grid, Isolation, MILLI, NodeId, Placement, PodSpec},
-    state::{Grant, Layout, Models, Node, Use},
+    model::{GpuAsk, Isolation, MILLI, NodeId, Placement},
+    state::{Grant, Models, Node, Use},
 };
 
 use super::Scheduler;
-use crate::{crd::FoundGpu, grant, translate::keys};
+use crate::{grant, translate::keys};
 
 /// Whether one can guess what a pod has that asks for this: the kubelet gives it what has the resource's name.
 pub(super) fn can_be_guessed(ask: &GpuAsk) -> bool {
@@ -26,92 +26,10 @@ impl Scheduler {
         tracing::warn!(pod = name, "the annotation {} is not believed: {read}", keys::GRANT);
         None
     }
-
-    /// What the node's agent saw a pod use, if that is what it asks for. Of whole GPUs the first, if it uses more: who uses what it did not
-    /// ask for is a stranger there.
-    pub(super) fn seen_grant(&self, name: &str, node: &str, ask: &GpuAsk) -> Option<Grant> {
-        let entry = self.nodes.get(node)?;
-        let (known, models) = (self.planner.cluster().node(entry.id?)?, self.planner.cluster().models());
-        let gpus = &entry.gpus.as_ref()?.status.value.gpus;
-        let grid = |gpu: &FoundGpu| models.grid(models.id(&known.spec.gpus.get(usize::from(gpu.index))?.model)?);
-        let mut parts: Vec<(u8, Use)> = gpus.iter().flat_map(|gpu| uses(name, gpu, grid(gpu), ask)).collect();
-        parts.sort_unstable();
-        if let GpuAsk::Share { count, .. } = ask {
-            parts.truncate(*count as usize);
-        }
-        Some(Grant(parts)).filter(|grant| !grant.0.is_empty() && answers(grant, ask, known, models))
-    }
-
-    /// What a running pod uses of GPUs: what its binding says, else what its node's agent saw, else the first that is there and free, since
-    /// which of them it is is the kubelet's choice: until the agent says more, nobody else is given as much.
-    pub(super) fn grant_of(&self, name: &str, node: NodeId, spec: &PodSpec) -> Grant {
-        let ask = &spec.demand.gpu;
-        let Some(known) = self.planner.cluster().node(node) else { return Grant::default() };
-        let told = self.written_grant(name, node, ask).or_else(|| self.seen_grant(name, &known.spec.name, ask));
-        told.or_else(|| guess(ask, known, self.planner.cluster().models())).unwrap_or_default()
-    }
-}
-
-/// What of a GPU is used by a pod that asks for `ask`, as the GPU's agent says.
-fn uses(name: &str, gpu: &FoundGpu, grid: Option<&Grid>, ask: &GpuAsk) -> Vec<(u8, Use)> {
-    let has = |users: &[String]| users.iter().any(|user| user == name);
-    match (gpu.cut, ask) {
-        (Cut::Shares, GpuAsk::Share { milli, .. }) if has(&gpu.users) => vec![(gpu.index, Use::Share(*milli))],
-        (Cut::Shares, _) => Vec::new(),
-        (Cut::Mig | Cut::Mps, _) => {
-            let used = gpu.partitions.iter().filter(|one| has(&one.users)).filter_map(|one| {
-                Some(match (&one.profile, one.memory_mib) {
-                    (Some(profile), _) => Use::Partition(Placement { profile: grid?.resolve(profile).ok()?, start: one.start? }),
-                    (None, memory_mib) => Use::Mps(memory_mib?),
-                })
-            });
-            used.map(|used| (gpu.index, used)).collect()
-        }
-    }
-}
-
-/// The first of what is there and free that is what a pod asks for.
-fn guess(ask: &GpuAsk, node: &Node, models: &Models) -> Option<Grant> {
-    let well = || (0u8..).zip(&node.room.gpus).filter(|(_, gpu)| gpu.fault.is_none());
-    let mut parts = match ask {
-        GpuAsk::None | GpuAsk::Floor { .. } => return None,
-        GpuAsk::Share { count, milli } => {
-            let free: Vec<_> = well()
-                .filter(|(_, gpu)| gpu.share_free() >= *milli)
-                .map(|(index, _)| (index, Use::Share(*milli)))
-                .take(*count as usize)
-                .collect();
-            Some(free).filter(|free| free.len() == *count as usize)?
-        }
-        GpuAsk::Mps { memory_mib } => {
-            let free = |layout: &Layout| match layout {
-                Layout::Mps(slices) => slices.all.iter().any(|slice| slice.holder.is_none() && slice.memory_mib == *memory_mib),
-                _ => false,
-            };
-            vec![well().find(|(_, gpu)| free(&gpu.layout)).map(|(index, _)| (index, Use::Mps(*memory_mib)))?]
-        }
-        GpuAsk::Mig { partitions } => {
-            let free = well().filter_map(|(index, gpu)| match &gpu.layout {
-                Layout::Mig(mig) => Some(mig.partitions(models.layouts(gpu.model)?).map(move |one| (index, one))),
-                _ => None,
-            });
-            let mut free: Vec<(u8, Placement)> =
-                free.flatten().filter(|(_, one)| one.holder.is_none()).map(|(index, one)| (index, one.placement)).collect();
-            let mut parts = Vec::new();
-            for name in partitions.iter().flat_map(|(name, count)| std::iter::repeat_n(name, *count as usize)) {
-                let row = free.iter().position(|(index, place)| is_called(*index, *place, name, node, models))?;
-                let (index, place) = free.remove(row);
-                parts.push((index, Use::Partition(place)));
-            }
-            parts
-        }
-    };
-    parts.sort_unstable();
-    Some(Grant(parts))
 }
 
 /// Whether a partition has a profile of this name.
-fn is_called(index: u8, place: Placement, name: &str, node: &Node, models: &Models) -> bool {
+pub(super) fn is_called(index: u8, place: Placement, name: &str, node: &Node, models: &Models) -> bool {
     let grid = node.room.gpus.get(usize::from(index)).and_then(|gpu| models.grid(gpu.model));
     grid.is_some_and(|grid| grid.resolve(name).is_ok_and(|row| row == place.profile))
 }

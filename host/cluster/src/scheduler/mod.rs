@@ -11,8 +11,8 @@
 //! and is not seen there yet is an *assumption*, which the core books at once and which is given back on every path that fails.
 //!
 //! - `pods`: the life of a pod: held, waiting, on its way, running, and back.
-//! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node. `grants`: what these
-//!   use of GPUs.
+//! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node. `grants`: what
+//!   their bindings say that they use of GPUs. `uses`: who has what after all. `follow`: how the books get to know.
 //! - `nodes`: nodes. `report`: what their agents say. `rests`: GPUs that are set aside after a failure.
 //! - `handshake`: what agents were asked to make, and which pods wait for it. `needs`: what a pod waits for.
 //! - `avoids`: nodes that failed a pod.
@@ -26,6 +26,7 @@ mod avoids;
 mod budgets;
 pub mod effect;
 mod flight;
+mod follow;
 mod grants;
 mod handshake;
 mod ids;
@@ -40,6 +41,7 @@ mod running;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};
 

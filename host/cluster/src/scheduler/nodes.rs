@@ -7,7 +7,7 @@ use partita_core::{
     state::Event,
 };
 
-use super::{Scheduler, handshake::Outcome, pods::Stage, report::Report, rests::Rest};
+use super::{Scheduler, follow::Ghost, handshake::Outcome, pods::Stage, report::Report, rests::Rest};
 use crate::{
     crd::{FoundGpu, NUMBER_MAX},
     objects::{GpuNode, Node},
@@ -25,6 +25,8 @@ pub(super) struct NodeEntry {
     pub(super) report: Report,
     /// GPUs that are set aside for a while, or were not long ago.
     pub(super) rests: BTreeMap<u8, Rest>,
+    /// Users that are gone and of whom its agent still tells.
+    pub(super) ghosts: BTreeSet<Ghost>,
     /// When a rest ends, milliseconds.
     pub(super) alarm_ms: Option<u64>,
     /// What is wrong with what it says of itself.
@@ -95,6 +97,7 @@ impl Scheduler {
         let before = entry.agent_uid();
         entry.report = object.as_ref().map(Report::of).unwrap_or_default();
         entry.gpus = object;
+        entry.lay_ghosts();
         let (uid, generation) = (entry.agent_uid(), entry.generation());
         if before.is_some() && uid != before {
             // What was written or is being written was for that object.
@@ -106,12 +109,7 @@ impl Scheduler {
             self.handshakes.found(name, generation);
         }
         if self.complete {
-            self.refresh_node(name);
-            self.readopt(name, false);
-            if self.nodes.get(name).is_some_and(NodeEntry::has_users) {
-                // By now all are booked who can be: who is left is a stranger.
-                self.refresh_node(name);
-            }
+            self.look_at(name);
             self.settle_reports(name);
         }
     }
@@ -119,9 +117,18 @@ impl Scheduler {
     /// Looks again at nodes on which pods may be booked otherwise now.
     pub(super) fn recheck_nodes(&mut self) {
         for name in std::mem::take(&mut self.recheck) {
-            self.refresh_node(&name);
-            self.readopt(&name, true);
-            self.refresh_node(&name);
+            self.look_at(&name);
+        }
+    }
+
+    /// Who has what of a node's GPUs, and what the node is then.
+    fn look_at(&mut self, name: &str) {
+        self.follow(name);
+        self.refresh_node(name);
+        self.follow(name);
+        if self.nodes.get(name).is_some_and(NodeEntry::has_users) {
+            // By now all are booked who can be: who is left is a stranger.
+            self.refresh_node(name);
         }
     }
 
@@ -182,7 +189,7 @@ impl Scheduler {
         }
         if !same_gpus {
             self.rebook_flights(name);
-            self.readopt(name, true);
+            self.follow(name);
             self.check_flights(name, broken);
         }
     }

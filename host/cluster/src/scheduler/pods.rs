@@ -159,6 +159,7 @@ impl Scheduler {
         if let Some(id) = self.pods.get(name).and_then(|entry| entry.id) {
             self.stays.remove(&id);
         }
+        self.note_leaving(name);
         self.leave(name);
         self.enter(name, Stage::Held(String::new()));
         self.note_claims(name, false);

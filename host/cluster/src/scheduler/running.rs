@@ -1,7 +1,7 @@
 //! Pods that have a node: what was assumed is confirmed, and what others did is booked.
 
 use partita_core::{
-    model::{Demand, NodeId, PodId, PodSpec},
+    model::{Demand, GpuAsk, NodeId, PodId, PodSpec},
     state::{Event, Grant},
 };
 
@@ -130,6 +130,8 @@ impl Scheduler {
 
     /// Books a pod where the API server says it is, with as much of its GPUs as is known, whatever was thought of it before.
     fn adopt(&mut self, name: &str) {
+        let before =
+            self.pods.get(name).and_then(|entry| self.planner.cluster().runs_on(entry.id?)).map(|(node, grant)| (node, grant.clone()));
         self.unbook(name);
         let Some(entry) = self.pods.get_mut(name) else { return };
         (entry.trouble, entry.returned, entry.refused_to_stop) = (None, 0, false);
@@ -145,29 +147,15 @@ impl Scheduler {
             return;
         };
         let spec = self.running_spec(entry);
-        let given = self.grant_of(name, node, &spec);
+        let before = before.filter(|(on, grant)| *on == node && !grant.0.is_empty()).map(|(_, grant)| grant);
+        let given = before.or_else(|| self.written_grant(name, node, &spec.demand.gpu)).unwrap_or_default();
+        if spec.demand.gpu != GpuAsk::None {
+            // What it really has is found out together with what the others there have.
+            self.recheck.insert(self.node_names[&node].clone());
+        }
         self.book(name, spec, node, given);
         self.enter(name, Stage::Runs);
         self.note_stop(name);
-    }
-
-    /// Books those who run on a node anew of whom the core has something else than they use: GPUs that were not there for a while took their
-    /// users out of the core's books. What pods' bindings say matters only where `changed` says that the GPUs are others than before.
-    pub(super) fn readopt(&mut self, node_name: &str, changed: bool) {
-        let Some(node) = self.nodes.get(node_name).and_then(|node| node.id) else { return };
-        for name in self.bound_on(node_name) {
-            let Some(entry) = self.pods.get(&name).filter(|entry| entry.stage == Stage::Runs) else { continue };
-            let Some(ask) = entry.spec.as_ref().map(|spec| &spec.demand.gpu) else { continue };
-            let has = entry.id.and_then(|id| self.planner.cluster().runs_on(id)).map(|(_, grant)| grant);
-            let uses = match self.written_grant(&name, node, ask) {
-                Some(grant) => Some(grant).filter(|_| changed),
-                None => self.seen_grant(&name, node_name, ask),
-            };
-            let lacks = changed && grants::can_be_guessed(ask) && has.is_none_or(|has| has.0.is_empty());
-            if lacks || uses.is_some_and(|uses| has != Some(&uses)) {
-                self.adopt(&name);
-            }
-        }
     }
 
     /// Pods that run on a node: first those of whom it is written what they use of its GPUs, so that nobody of whom that has to be guessed
@@ -179,14 +167,13 @@ impl Scheduler {
         names
     }
 
-    /// The same for those who may be bound there at any moment.
+    /// Books those who may be bound to a node at any moment and are not booked there.
     pub(super) fn rebook_flights(&mut self, node_name: &str) {
         let Some(node) = self.nodes.get(node_name).and_then(|node| node.id) else { return };
         for name in self.flights.get(node_name).into_iter().flatten().cloned().collect::<Vec<_>>() {
             let Some(entry) = self.pods.get(&name) else { continue };
             let (Some(flight), Some(spec)) = (entry.flight().filter(|flight| flight.step.is_committed()), &entry.spec) else { continue };
-            let has = entry.id.and_then(|id| self.planner.cluster().runs_on(id)).map(|(_, grant)| grant);
-            if has != Some(&flight.grant) {
+            if entry.id.and_then(|id| self.planner.cluster().runs_on(id)).is_none() {
                 let (spec, grant) = (spec.clone(), flight.grant.clone());
                 self.unbook(&name);
                 self.book(&name, spec, node, grant);

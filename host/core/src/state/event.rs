@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::Grant;
+use super::{Grant, Use};
 use crate::model::{Demand, DemandError, GpuModel, NodeError, NodeId, NodeSpec, PodId, PodSpec, Terms};
 
 /// What the outside tells the core. Ids are given by the sender: dense, and reused only after the thing is gone.
@@ -24,6 +24,9 @@ pub enum Event {
     PodAdded(PodId, PodSpec),
     /// A pod that runs already, where and on what.
     PodRuns(PodId, PodSpec, NodeId, Grant),
+    /// Pods on a node use these parts of its GPUs, whatever was thought before: all at once, since one may have what was held to be another's.
+    /// The last are partitions that are in use by somebody unknown.
+    PodsUse(NodeId, Vec<(PodId, Grant)>, Vec<(u8, Use)>),
     /// A pod ended or was deleted, placed or not.
     PodRemoved(PodId),
     /// A pod that was moved has left the place where it was.
@@ -116,6 +119,14 @@ pub enum Refused {
         /// Its name.
         name: String,
         /// Name of the node, or its number if there is none.
+        node: String,
+    },
+    /// A partition that somebody is said to use where pods have what it cannot be beside.
+    #[error("somebody is said to use a partition on GPU {gpu} of {node}, which cannot be there beside what pods have")]
+    InTheWay {
+        /// Index of the GPU.
+        gpu: u8,
+        /// Name of the node.
         node: String,
     },
 }

@@ -22,6 +22,7 @@ mod node;
 mod nodes;
 mod requirement;
 mod room;
+mod uses;
 
 use std::collections::BTreeMap;
 
@@ -141,6 +142,7 @@ impl Cluster {
                 return Ok(Some(id));
             }
             Event::PodRuns(id, spec, node, grant) => self.add_running(id, spec, node, grant)?,
+            Event::PodsUse(id, uses, strangers) => self.regrant(id, uses, &strangers)?,
             Event::PodRemoved(id) => self.remove_pod(id)?,
             Event::PodLeft(id) => self.vacated(id)?,
             Event::PodStops(id) => self.stops(id)?,

@@ -240,7 +240,13 @@ impl Work<'_> {
     /// Notes how the GPU is before its mode is another for the first time, so that it can be so again. Switching MIG on changes the compute
     /// mode too.
     fn note_modes(&mut self) -> Result<(), Problem> {
-        let (mig, compute_mode) = (self.gpu.info.mode, self.driver.compute_mode(self.uuid()).ok());
+        let mig = self.gpu.info.mode;
+        let compute_mode = match self.driver.compute_mode(self.uuid()) {
+            Ok(mode) => Some(mode),
+            // There is none that could be lost.
+            Err(DeviceError::Call { code: Code::NOT_SUPPORTED, .. } | DeviceError::NoFunction { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
         let noted = self.checkpoint.change(&self.gpu.info.uuid, |changed| {
             changed.mig = changed.mig.or(mig);
             changed.compute_mode = changed.compute_mode.or(compute_mode);

@@ -98,7 +98,7 @@ pub enum MpsError {
         users: String,
     },
     /// The daemon or a server of it cannot be ended.
-    #[error("processes {pids} of the MPS daemon of {gpu} are still there after they were killed; look at the kernel's log (dmesg)")]
+    #[error("processes {pids} of the MPS daemon of {gpu} do not end; if they are still there, look at the kernel's log (dmesg)")]
     Stays {
         /// The GPU, by UUID.
         gpu: String,

@@ -108,8 +108,8 @@ impl Node {
         self.programs.sweep(uuid)?;
         point("unshare-swept");
         let found = self.checkpoint.changed(uuid).compute_mode.unwrap_or_default();
-        // Another mode, or MIG, which has none, is somebody else's doing.
-        if !gpu.is_cut() && self.driver.compute_mode(uuid)? == ComputeMode::ExclusiveProcess {
+        // If somebody switched MIG on meanwhile, there is no such mode.
+        if !gpu.is_cut() && self.driver.compute_mode(uuid)? != found {
             self.set_compute_mode(uuid, found)?;
         }
         point("unshare-mode");
@@ -157,15 +157,16 @@ impl Node {
     fn settled(&mut self, gpu: &Gpu, changed: &Changed, users: Users<'_>) -> Result<(), Problem> {
         let uuid = gpu.info.uuid.as_str();
         let mode = self.driver.info(uuid)?.mode;
-        let is_off = mode.is_none_or(|mode| !mode.current && !mode.pending);
-        if let Some(found) = changed.compute_mode.filter(|_| changed.mps.is_none() && is_off) {
-            if self.driver.compute_mode(uuid)? != found {
+        let is_off = mode.is_none_or(|mode| !mode.current);
+        let is_found = changed.mig.zip(mode).is_none_or(|(found, mode)| is_as_found(found, mode));
+        // While MIG is on there is no such mode; where it is to stay on, there is none to come back to.
+        if let Some(found) = changed.compute_mode.filter(|_| changed.mps.is_none() && (is_off || is_found)) {
+            if is_off && self.driver.compute_mode(uuid)? != found {
                 idle(self.users_now(gpu, users))?;
                 self.set_compute_mode(uuid, found)?;
             }
             self.note(uuid, |changed| changed.compute_mode = None)?;
         }
-        let is_found = changed.mig.zip(mode).is_some_and(|(found, mode)| is_as_found(found, mode));
         if is_found { self.note(uuid, |changed| changed.mig = None) } else { Ok(()) }
     }
 

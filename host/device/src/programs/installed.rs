@@ -113,7 +113,7 @@ impl Installed {
         let left = fs::read_dir(&pipe).and_then(|mut entries| entries.try_for_each(|entry| fs::remove_file(entry?.path())));
         left.map_err(|error| broken(&pipe, "emptied", &error))?;
         self.run(gpu, &mut self.command(gpu, &["-d"])?, "-d", "", "started")?;
-        self.wait(|| self.answers(gpu)).map(drop)
+        self.wait(|| self.answers(gpu))
     }
 
     pub(super) fn limit(&self, gpu: &str, limits: Limits) -> Result<(), MpsError> {
@@ -133,27 +133,23 @@ impl Installed {
     }
 
     pub(super) fn end(&self, gpu: &str) -> Result<(), MpsError> {
-        let pipe = self.pipe(gpu);
-        let none = |own: &[Own]| own.is_empty();
         if self.runs(gpu) {
-            match self.ask(gpu, "quit") {
-                Ok(_) if self.wait(|| if none(&self.processes(gpu)) { Ok(()) } else { Err(()) }).is_ok() => return Ok(()),
-                Ok(_) => tracing::warn!(gpu, "the MPS daemon did not quit; it is killed"),
-                Err(error) => tracing::warn!(gpu, "the MPS daemon did not quit ({error}); it is killed"),
+            match self.ask(gpu, "quit").and_then(|_| self.wait(|| self.is_over(gpu))) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(gpu, "the MPS daemon is killed, since it does not quit: {error}"),
             }
         }
-        let mut left = self.processes(gpu);
-        for own in &left {
-            if let Err(error) = processes::kill(*own, &pipe) {
+        for own in self.processes(gpu) {
+            if let Err(error) = processes::kill(own, &self.pipe(gpu)) {
                 tracing::warn!(gpu, pid = own.pid, "{error}");
             }
         }
-        let gone = self.wait(|| {
-            left = self.processes(gpu);
-            if none(&left) { Ok(()) } else { Err(()) }
-        });
-        let pids = || left.iter().map(|own| own.pid.to_string()).collect::<Vec<_>>().join(", ");
-        gone.map_err(|()| MpsError::Stays { gpu: gpu.to_owned(), pids: pids() })
+        self.wait(|| self.is_over(gpu))
+    }
+
+    fn is_over(&self, gpu: &str) -> Result<(), MpsError> {
+        let left: Vec<String> = self.processes(gpu).iter().map(|own| own.pid.to_string()).collect();
+        if left.is_empty() { Ok(()) } else { Err(MpsError::Stays { gpu: gpu.to_owned(), pids: left.join(", ") }) }
     }
 
     pub(super) fn sweep(&self, gpu: &str) -> Result<(), MpsError> {

@@ -8,6 +8,7 @@ mod exhaustive;
 mod life;
 mod mps;
 mod random;
+mod restoring;
 mod sharing;
 mod simulated;
 mod support;

@@ -54,13 +54,18 @@ impl Floor {
         Node::open(Arc::new(self.machine.nvml()), &self.settings()).unwrap().0
     }
 
-    /// A node that does not wait long for programs.
-    pub(crate) fn impatient(&self) -> Node {
+    /// The same, without waiting longer than so many milliseconds for programs.
+    pub(crate) fn quick(&self, limit: u64) -> Settings {
         let mut settings = self.settings();
         if let Programs::Installed(installed) = &mut settings.programs {
-            installed.limit = Duration::from_millis(300);
+            installed.limit = Duration::from_millis(limit);
         }
-        Node::open(Arc::new(self.machine.nvml()), &settings).unwrap().0
+        settings
+    }
+
+    /// A node that does not wait long for programs.
+    pub(crate) fn impatient(&self) -> Node {
+        Node::open(Arc::new(self.machine.nvml()), &self.quick(1000)).unwrap().0
     }
 
     pub(crate) fn compute_mode(&self) -> u32 {
@@ -90,14 +95,20 @@ impl Floor {
 
     /// A client comes, for which the daemon starts a server; the driver lists both. Returns the server.
     pub(crate) fn come(&self, found: &Found, client: u32) -> u32 {
-        let pipe = &found.sharing.as_ref().unwrap().pipe;
+        let server = self.serve(&found.gpu.info.uuid);
+        self.machine.fake.hold(0, None, client).unwrap();
+        server
+    }
+
+    /// The daemon starts a server, which the driver lists.
+    pub(crate) fn serve(&self, gpu: &str) -> u32 {
+        let pipe = &self.folder(gpu).join("pipe");
         let mut control = Command::new(self.fake.program(CONTROL));
         let mut control = control.env("CUDA_MPS_PIPE_DIRECTORY", pipe).stdin(Stdio::piped()).spawn().unwrap();
         control.stdin.take().unwrap().write_all(b"start_server -uid 0\n").unwrap();
         assert!(control.wait().unwrap().success());
         let server = self.running().into_iter().rev().find(|one| one.server && one.pipe == *pipe).unwrap().pid;
         self.machine.fake.hold_process(0, server).unwrap();
-        self.machine.fake.hold(0, None, client).unwrap();
         server
     }
 

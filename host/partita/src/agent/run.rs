@@ -4,11 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use partita_agent::{
-    Settings, Shared,
-    cdi::{self, Driver},
-    machine,
-};
+use partita_agent::{Settings, Shared, cdi, machine};
 use partita_device::{Installed, Programs, TimeSlice};
 use partita_web::Source;
 use serde_json::Value;
@@ -56,7 +52,8 @@ pub(crate) struct Run {
     /// The folder where container runtimes look for devices (CDI).
     #[arg(long, default_value = "/var/run/cdi", value_name = "FOLDER")]
     cdi: PathBuf,
-    /// A CDI file as JSON of which every container with a GPU gets the common part: `nvidia-ctk cdi generate --format=json` writes one.
+    /// A CDI file of which every container with a GPU gets the common part, the driver's libraries: what `nvidia-ctk cdi generate` writes. It is
+    /// found by itself in /var/run/cdi or /etc/cdi. Without it containers get GPUs by `NVIDIA_VISIBLE_DEVICES`.
     #[arg(long, value_name = "FILE")]
     cdi_common: Option<PathBuf>,
     /// The folder of MPS's daemons. It is mounted into containers, so in a pod it must have the same path as on the machine.
@@ -68,13 +65,10 @@ pub(crate) struct Run {
     /// How long a process has a GPU that several use in turn.
     #[arg(long, value_enum, default_value_t = Slice::Default, value_name = "LENGTH")]
     time_slice: Slice,
-    /// The folder of the driver's device nodes on the machine.
-    #[arg(long, default_value = cdi::DEV, value_name = "FOLDER")]
-    dev: PathBuf,
-    /// Where the driver tells the numbers of the device nodes that guard MIG partitions.
-    #[arg(long, default_value = cdi::MINORS, value_name = "FILE")]
-    mig_minors: PathBuf,
-    /// Write no CDI file: containers get GPUs by NVIDIA_VISIBLE_DEVICES, which NVIDIA's container runtime reads.
+    /// Where the kernel tells the numbers of device nodes.
+    #[arg(long, default_value = "/proc", value_name = "FOLDER")]
+    proc: PathBuf,
+    /// Write no CDI file: containers get GPUs by `NVIDIA_VISIBLE_DEVICES`, which NVIDIA's container runtime reads.
     #[arg(long, conflicts_with_all = ["cdi", "cdi_common"])]
     no_cdi: bool,
 }
@@ -111,14 +105,17 @@ async fn work(arguments: &Run) -> Result<()> {
         .with_context(|| format!("metrics and health cannot be served on {}; name another address with --listen", arguments.listen))?;
     let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown(shared.clone())), stopped.clone()));
     tokio::spawn(stop_on_signal(stop.clone()));
+    let common = arguments.cdi_common.clone().or_else(|| if arguments.gpus.is_simulated() { None } else { cdi::common() });
+    // Nothing of a GPU that does not exist has to be brought into a container.
+    let has_cdi = !arguments.no_cdi && (common.is_some() || arguments.gpus.is_simulated());
     let settings = Settings {
         node: arguments.node.clone(),
         device: arguments.device(),
         device_plugins: arguments.device_plugins.clone(),
         pod_resources: arguments.pod_resources.clone(),
-        cdi: (!arguments.no_cdi).then(|| arguments.cdi.clone()),
-        cdi_common: arguments.cdi_common.clone(),
-        driver: Driver { dev: arguments.dev.clone(), minors: arguments.mig_minors.clone() },
+        cdi: has_cdi.then(|| arguments.cdi.clone()),
+        cdi_common: common,
+        proc: arguments.proc.clone(),
     };
     let (gpus, node) = (arguments.gpus.clone(), arguments.node.clone());
     let load: machine::Load = Arc::new(move || gpus.driver(&node));

@@ -65,9 +65,10 @@ async fn agents_run_where_nodes_were_given_to_partita_and_to_nobody_else() {
     let pod = deployed.agents().await.remove(OWN).unwrap().spec.unwrap();
     let [container] = pod.containers.as_slice() else { panic!("{:?}", pod.containers) };
     let arguments: Vec<&str> = container.args.iter().flatten().map(String::as_str).collect();
-    // To be asked of the command line itself once `partita agent` runs without a subcommand: these arguments with a node's name in place of
-    // `$(NODE_NAME)`.
     assert_eq!(arguments, ["agent", "--node=$(NODE_NAME)", "--listen=0.0.0.0:9477", "--log=json"]);
+    // That the program takes them: it reads what comes before `--help` first.
+    let taken = std::process::Command::new(env!("CARGO_BIN_EXE_partita")).args(&arguments).arg("--help").output().unwrap();
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
     let name = container.env.iter().flatten().find(|variable| variable.name == "NODE_NAME").unwrap();
     assert_eq!(name.value_from.as_ref().unwrap().field_ref.as_ref().unwrap().field_path, "spec.nodeName");
     let context = container.security_context.clone().unwrap();

@@ -115,6 +115,13 @@ impl Stage {
         if !arguments.contains(&"--no-cdi") {
             command.arg("--cdi").arg(self.folder.path().join("cdi"));
         }
+        // What NVIDIA's tools would have written: without it containers get GPUs by variables.
+        let common = self.folder.path().join("nvidia.yaml");
+        std::fs::write(&common, "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ncontainerEdits:\n  env: [NVIDIA_VISIBLE_DEVICES=void]\n")
+            .unwrap();
+        if !arguments.contains(&"--no-cdi") {
+            command.arg("--cdi-common").arg(common);
+        }
         command.arg("--device-plugins").arg(self.kubelet.device_plugins_folder());
         command.arg("--pod-resources").arg(self.kubelet.pod_resources_socket());
         if !arguments.contains(&"--simulated") && !arguments.contains(&"--library") {

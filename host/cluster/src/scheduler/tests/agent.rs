@@ -2,10 +2,7 @@
 
 use partita_core::model::{Cut, ProfileName, catalog};
 
-use super::{
-    check,
-    server::{Server, grant_of},
-};
+use super::{check, server::Server};
 use crate::{
     crd::{DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNodeSpec, GpuNodeStatus, PartitionState},
     objects::GpuNode,
@@ -149,18 +146,23 @@ impl Agent {
         // A GPU in shares that nobody has is offered whole.
         let idle = (wanted.cut == Cut::Shares && wanted.partitions.is_empty()).then(whole);
         let all: Vec<&DesiredPartition> = wanted.partitions.iter().chain(&idle).collect();
-        if let Some(row) = surplus(gpu, wanted.cut, &all) {
-            // What exists and shall not, and nobody uses: two steps.
+        let unused = |gpu: &RealGpu, row: usize| {
             let part = gpu.parts[row].part();
-            let exist = gpu.parts.iter().filter(|real| real.part() == part).count();
-            let used = held.iter().filter(|other| **other == part).count();
-            assert!(used < exist, "{}: the layout has no {part} any more, which a pod uses", self.node);
+            held.iter().filter(|other| **other == part).count() < gpu.parts.iter().filter(|real| real.part() == part).count()
+        };
+        if let Some(row) = surplus(gpu, wanted.cut, &all).into_iter().find(|&row| server.chance.is_none() || unused(gpu, row)) {
+            // What exists and shall not, and nobody uses: two steps.
+            assert!(unused(gpu, row), "{}: the layout has no {} any more, which a pod uses", self.node, gpu.parts[row].part());
             if gpu.parts[row].state == PartitionState::Destroying {
                 gpu.parts.remove(row);
             } else {
                 gpu.parts[row].state = PartitionState::Destroying;
             }
             return true;
+        }
+        if gpu.cut != wanted.cut && server.chance.is_some() && !held.is_empty() {
+            // Who asked did not know yet what the kubelet did.
+            return refuse(gpu, &all);
         }
         if gpu.cut != wanted.cut {
             assert!(held.is_empty(), "{}: GPU {index} shall be cut another way, but {held:?} of it are in use", self.node);
@@ -175,10 +177,30 @@ impl Agent {
         let asked = |one: &DesiredPartition| all.iter().filter(|other| Real::of(other).is(one)).count();
         if let Some(one) = all.iter().find(|one| there(one) < asked(one)) {
             gpu.parts.push(Real::of(one));
-            check::legal(&gpu.model, &gpu.parts);
+            let legal = check::legal(&gpu.model, &gpu.parts);
+            if server.chance.is_some() && legal.is_err() {
+                gpu.parts.pop();
+                return refuse(gpu, &all);
+            }
+            legal.unwrap();
             return true;
         }
-        rename(gpu, &all, &held)
+        rename(gpu, &all, &held, server.chance.is_some())
+    }
+
+    /// What the kubelet has and no pod uses, by resource.
+    pub(super) fn devices(&self, server: &Server) -> Vec<(String, (u8, String))> {
+        let mut used: Vec<(u8, String)> = server.parts_on(&self.node).into_iter().map(|(_, gpu, part)| (gpu, part)).collect();
+        let mut devices = Vec::new();
+        for (index, gpu) in (0u8..).zip(&self.gpus) {
+            for real in gpu.parts.iter().filter(|real| real.state == PartitionState::Ready) {
+                match used.iter().position(|part| *part == (index, real.part())) {
+                    Some(row) => drop(used.swap_remove(row)),
+                    None => devices.push((real.resource.clone(), (index, real.part()))),
+                }
+            }
+        }
+        devices
     }
 
     /// Whether nothing is left to do.
@@ -196,12 +218,15 @@ impl Agent {
     }
 
     fn found(&self, server: &Server, index: u8, gpu: &RealGpu) -> FoundGpu {
-        let users = |part: &str| -> Vec<String> {
-            let uses = |text: &str| text.split(',').any(|one| one == format!("{index}:{part}"));
-            let here = server.on_node(&self.node).filter(|(name, pod)| server.started.contains(*name) && grant_of(pod).is_some_and(uses));
-            here.map(|(name, _)| name.clone()).collect()
+        let here: Vec<(String, u8, String)> =
+            server.parts_on(&self.node).into_iter().filter(|(name, gpu, _)| server.started.contains(name) && *gpu == index).collect();
+        // Of several alike each is somebody's own.
+        let users = |row: usize| -> Vec<String> {
+            let part = gpu.parts[row].part();
+            let before = gpu.parts[..row].iter().filter(|real| real.part() == part).count();
+            here.iter().filter(|(.., what)| *what == part).map(|(name, ..)| name.clone()).skip(before).take(1).collect()
         };
-        let part = |real: &Real| FoundPartition {
+        let part = |(row, real): (usize, &Real)| FoundPartition {
             profile: real.profile.clone(),
             start: real.start,
             memory_mib: real.memory_mib,
@@ -214,7 +239,7 @@ impl Agent {
             },
             state: real.state,
             message: if real.state == PartitionState::Failed { "no such luck".into() } else { String::new() },
-            users: users(&real.part()),
+            users: users(row),
         };
         let memory_mib = catalog::builtin(&gpu.model).unwrap().memory_mib;
         FoundGpu {
@@ -225,7 +250,7 @@ impl Agent {
             cut: gpu.cut,
             healthy: gpu.healthy,
             message: if gpu.healthy { String::new() } else { "Xid 79".into() },
-            partitions: gpu.parts.iter().map(part).collect(),
+            partitions: gpu.parts.iter().enumerate().map(part).collect(),
             users: Vec::new(),
             grid: None,
         }
@@ -259,18 +284,27 @@ fn whole() -> DesiredPartition {
     DesiredPartition { milli: Some(1000), ..DesiredPartition::default() }
 }
 
-/// A partition that exists and shall not, if there is one: another one is wanted, or fewer of the kind.
-fn surplus(gpu: &RealGpu, cut: Cut, wanted: &[&DesiredPartition]) -> Option<usize> {
+/// Nothing that is missing can be made. Whether that is news.
+fn refuse(gpu: &mut RealGpu, wanted: &[&DesiredPartition]) -> bool {
+    let missing: Vec<&&DesiredPartition> = wanted.iter().filter(|one| !gpu.parts.iter().any(|real| real.is(one))).collect();
+    let failed = missing.into_iter().map(|one| Real { state: PartitionState::Failed, ..Real::of(one) });
+    let before = gpu.parts.len();
+    gpu.parts.extend(failed.collect::<Vec<_>>());
+    gpu.parts.len() > before
+}
+
+/// Partitions that exist and shall not: others are wanted, or fewer of the kind.
+fn surplus(gpu: &RealGpu, cut: Cut, wanted: &[&DesiredPartition]) -> Vec<usize> {
     let more = |row: usize, real: &Real| {
         let before = gpu.parts[..row].iter().filter(|other| other.exists() && other.part() == real.part()).count();
         before >= wanted.iter().filter(|one| real.is(one)).count()
     };
     let goes = |(row, real): &(usize, &Real)| gpu.cut != cut || real.state == PartitionState::Destroying || more(*row, real);
-    gpu.parts.iter().enumerate().filter(|(_, real)| real.exists()).find(goes).map(|(row, _)| row)
+    gpu.parts.iter().enumerate().filter(|(_, real)| real.exists()).filter(goes).map(|(row, _)| row).collect()
 }
 
 /// Offers a partition under the name that is wanted. Of several alike one that is wanted under no name that it has.
-fn rename(gpu: &mut RealGpu, wanted: &[&DesiredPartition], held: &[String]) -> bool {
+fn rename(gpu: &mut RealGpu, wanted: &[&DesiredPartition], held: &[String], lenient: bool) -> bool {
     let mut left: Vec<&DesiredPartition> = wanted.to_vec();
     let mut free: Vec<usize> = Vec::new();
     for (row, real) in gpu.parts.iter().enumerate().filter(|(_, real)| real.exists()) {
@@ -280,7 +314,7 @@ fn rename(gpu: &mut RealGpu, wanted: &[&DesiredPartition], held: &[String]) -> b
         }
     }
     let pair = free.into_iter().find_map(|row| Some((row, *left.iter().find(|one| gpu.parts[row].is_misnamed(one))?)));
-    let Some((row, one)) = pair else { return false };
+    let Some((row, one)) = pair.filter(|(row, _)| !lenient || !held.contains(&gpu.parts[*row].part())) else { return false };
     let real = &mut gpu.parts[row];
     assert!(real.milli.is_some() || real.memory_mib.is_some() || !held.contains(&real.part()), "{} is in use", real.part());
     real.resource = one.resource.clone().unwrap();

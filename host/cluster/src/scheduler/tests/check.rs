@@ -7,26 +7,23 @@ use partita_core::model::{Cut, Grid, MILLI, catalog};
 use super::{
     agent::{Agent, Real},
     make::{OURS, full},
-    server::{Server, grant_of},
+    server::Server,
     world::World,
 };
 use crate::{
-    crd::PartitionState,
-    objects::Pod,
+    crd::{DesiredPartition, PartitionState},
     quantity::Quantity,
-    scheduler::{effect::PodName, pods::Stage},
+    scheduler::{
+        Scheduler,
+        effect::{Effect, PodName},
+        pods::Stage,
+    },
     translate,
 };
 
 /// Parts of a GPU that pods on the node use, as grants name them.
 pub(super) fn parts_on(server: &Server, node: &str, gpu: u8) -> Vec<String> {
-    server.on_node(node).flat_map(|(_, pod)| parts(pod)).filter(|(index, _)| *index == gpu).map(|(_, part)| part).collect()
-}
-
-/// What a pod uses: index of the GPU, and the part as a grant names it.
-fn parts(pod: &Pod) -> Vec<(u8, String)> {
-    let texts = grant_of(pod).into_iter().flat_map(|text| text.split(','));
-    texts.map(|text| text.split_once(':').map(|(gpu, part)| (gpu.parse().unwrap(), part.to_owned())).unwrap()).collect()
+    server.parts_on(node).into_iter().filter(|(_, index, _)| *index == gpu).map(|(_, _, part)| part).collect()
 }
 
 fn grid(model: &str) -> Grid {
@@ -45,34 +42,38 @@ fn overlap(one: (u8, u8), other: (u8, u8)) -> bool {
     one.0 < other.0 + other.1 && other.0 < one.0 + one.1
 }
 
-/// That what exists on a GPU can exist there together.
-pub(super) fn legal(model: &str, parts: &[Real]) {
+/// Whether what exists on a GPU can exist there together; if not, why.
+pub(super) fn legal(model: &str, parts: &[Real]) -> Result<(), String> {
     let exist: Vec<String> = parts.iter().filter(|real| real.state != PartitionState::Failed).map(Real::part).collect();
-    together(model, &exist);
+    together(model, &exist)
 }
 
-/// That parts of one GPU do not overlap.
-fn together(model: &str, parts: &[String]) {
+/// Whether parts can be on one GPU; if not, why.
+fn together(model: &str, parts: &[String]) -> Result<(), String> {
     for (row, one) in parts.iter().enumerate() {
         for other in &parts[row + 1..] {
-            match (slots(model, one), slots(model, other)) {
-                (Some(mine), Some(theirs)) => assert!(!overlap(mine, theirs), "{one} and {other} are on one {model}"),
-                (None, None) if one.starts_with("mps/") == other.starts_with("mps/") => {}
-                _ => panic!("{one} and {other} are on one {model}"),
+            let good = match (slots(model, one), slots(model, other)) {
+                (Some(mine), Some(theirs)) => !overlap(mine, theirs),
+                (None, None) => one.starts_with("mps/") == other.starts_with("mps/"),
+                _ => false,
+            };
+            if !good {
+                return Err(format!("{one} and {other} are on one {model}"));
             }
         }
     }
     let sum = |mark: fn(&str) -> Option<u32>| parts.iter().filter_map(|part| mark(part)).sum::<u32>();
-    assert!(sum(|part| part.strip_suffix('m')?.parse().ok()) <= MILLI, "{parts:?} are on one {model}");
     let memory_mib = catalog::builtin(model).unwrap().memory_mib;
-    assert!(sum(|part| part.strip_prefix("mps/")?.parse().ok()) <= memory_mib, "{parts:?} are on one {model}");
+    let too_much =
+        sum(|part| part.strip_suffix('m')?.parse().ok()) > MILLI || sum(|part| part.strip_prefix("mps/")?.parse().ok()) > memory_mib;
+    if too_much { Err(format!("{parts:?} are on one {model}")) } else { Ok(()) }
 }
 
 /// That nobody has what another has.
 pub(super) fn places(server: &Server, agents: &BTreeMap<String, Agent>) {
     for (node, agent) in agents {
         for (index, gpu) in (0u8..).zip(&agent.gpus) {
-            together(&gpu.model, &parts_on(server, node, index));
+            together(&gpu.model, &parts_on(server, node, index)).unwrap();
         }
     }
 }
@@ -123,10 +124,32 @@ pub(super) fn ready(server: &Server, agents: &BTreeMap<String, Agent>, pod: &Pod
             let named = one.resource.as_ref().is_none_or(|resource| asks.iter().any(|(name, _)| name == resource));
             name == part && named && one.state == PartitionState::Ready
         });
+        if server.chance.is_some() {
+            // Who has what is the kubelet's choice; that there is enough shows when the pod starts.
+            continue;
+        }
         assert!(says, "{whose}, which its agent does not report: {:?}", said.partitions);
         let held = parts_on(server, node, index).iter().filter(|other| *other == part).count();
         let exist = real.parts.iter().filter(|real| real.part() == part && real.state == PartitionState::Ready).count();
         assert!(exist > held, "{whose}, which does not exist: {:?}", real.parts);
+    }
+}
+
+/// That no layout lacks what the brain knew to be in use when it wrote it.
+pub(super) fn layouts(brain: &Scheduler, wishes: &[Effect]) {
+    for wish in wishes {
+        let Effect::Layout { node, spec, .. } = wish else { continue };
+        let Some(known) = brain.nodes[node].gpus.as_ref() else { continue };
+        for found in &known.status.value.gpus {
+            let Some(gpu) = spec.gpus.iter().find(|gpu| gpu.uuid == found.uuid) else { continue };
+            let used = |user: &String| brain.pods.get(user).is_some_and(|pod| pod.stage == Stage::Runs && pod.on() == Some(node));
+            for one in found.partitions.iter().filter(|one| one.users.iter().any(used)) {
+                let same = |other: &DesiredPartition| {
+                    (&one.profile, one.start, one.memory_mib, one.milli) == (&other.profile, other.start, other.memory_mib, other.milli)
+                };
+                assert!(gpu.partitions.iter().any(same), "{node}: {one:?} is in use, but not in {gpu:?}");
+            }
+        }
     }
 }
 

@@ -7,6 +7,8 @@ mod aside;
 mod check;
 mod doubt;
 mod evictions;
+mod follow;
+mod kubelet;
 mod lead;
 mod life;
 mod make;

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     crd::NUMBER_MAX,
     objects::{Budget, Claim, GpuNode, Node, PersistentVolume, Pod, StorageClass, full_name},
-    translate::keys,
+    translate::{self, keys},
     watch::Seen,
 };
 
@@ -51,6 +51,11 @@ pub(super) struct Server {
     pub(super) untold: BTreeMap<What, VecDeque<Seen>>,
     /// Pods whose containers run.
     pub(super) started: BTreeSet<String>,
+    /// Kubelets take any of the devices that a pod asks for by name: those at which this points, which grows. Else they take what the pod was
+    /// given.
+    pub(super) chance: Option<u64>,
+    /// What they took, as parts of GPUs.
+    pub(super) taken: BTreeMap<String, Vec<(u8, String)>>,
 }
 
 macro_rules! kinds {
@@ -162,6 +167,41 @@ impl Server {
         self.pods.iter().filter(move |(_, pod)| pod.spec.value.node_name == node && !pod.status.value.is_terminal())
     }
 
+    /// What pods on a node use of its GPUs, as far as that is settled: index of the GPU, and the part as a grant names it.
+    pub(super) fn parts_on(&self, node: &str) -> Vec<(String, u8, String)> {
+        let of = |(name, pod): (&String, &Pod)| {
+            let written = || grant_of(pod).into_iter().flat_map(|text| text.split(',')).filter_map(|text| text.split_once(':'));
+            let parts: Vec<(u8, String)> = match (&self.chance, self.taken.get(name)) {
+                (Some(_), taken) => taken.cloned().unwrap_or_default(),
+                (None, _) => written().map(|(gpu, part)| (gpu.parse().unwrap(), part.to_owned())).collect(),
+            };
+            parts.into_iter().map(|(gpu, part)| (name.clone(), gpu, part)).collect::<Vec<_>>()
+        };
+        self.on_node(node).flat_map(of).collect()
+    }
+
+    /// A kubelet starts a pod with any devices of `devices`, by resource, that nobody has. Whether there were enough.
+    pub(super) fn start(&mut self, name: &str, devices: &[(String, (u8, String))]) -> bool {
+        let Some(chance) = &mut self.chance else { return true };
+        let mut chance = || {
+            // The constants of Knuth's MMIX.
+            *chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (*chance >> 33) as usize
+        };
+        let (mut picks, pod) = (Vec::new(), &self.pods[name]);
+        for (resource, count) in translate::resources(pod) {
+            let mut free: Vec<&(u8, String)> = devices.iter().filter(|(name, _)| *name == resource).map(|(_, part)| part).collect();
+            for _ in 0..count {
+                if free.is_empty() {
+                    return false;
+                }
+                picks.push(free.swap_remove(chance() % free.len()).clone());
+            }
+        }
+        self.taken.insert(name.to_owned(), picks);
+        true
+    }
+
     /// Does what the scheduler wishes, as `hands` would.
     pub(super) fn execute(&mut self, effect: &Effect) -> Outcome {
         match effect {
@@ -217,6 +257,7 @@ impl Server {
         if known.metadata.deletion_timestamp.is_some() {
             return Outcome::Conflict("it is being deleted".into());
         }
+        self.taken.remove(&full(pod));
         self.on_pod(pod, |pod| {
             node.clone_into(&mut pod.spec.value.node_name);
             if let Some(grant) = grant {

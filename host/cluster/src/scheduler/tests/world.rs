@@ -182,6 +182,7 @@ impl World {
     pub(super) fn turn(&mut self) -> bool {
         let wishes = self.brain.turn(self.now_ms, &mut [&mut Zeros]);
         let any = !wishes.is_empty();
+        check::layouts(&self.brain, &wishes);
         if std::env::var("TALK").is_ok() {
             for wish in &wishes {
                 println!("{} {wish:?}", self.now_ms);
@@ -231,10 +232,28 @@ impl World {
         self.wishes.remove(row)
     }
 
+    /// Kubelets start what is bound, or refuse it: then somebody else's scheduler took what it was to have.
+    pub(super) fn kubelets(&mut self) {
+        let bound = |(name, pod): &(&String, &crate::objects::Pod)| {
+            !self.server.started.contains(*name) && !pod.spec.value.node_name.is_empty() && !pod.status.value.is_terminal()
+        };
+        let bound: Vec<(String, String)> =
+            self.server.pods.iter().filter(bound).map(|(name, pod)| (name.clone(), pod.spec.value.node_name.clone())).collect();
+        for (name, node) in bound {
+            let devices = self.agents.get(&node).map(|agent| agent.devices(&self.server)).unwrap_or_default();
+            if self.server.start(&name, &devices) {
+                self.server.started.insert(name);
+                continue;
+            }
+            let others = self.server.pods.values().any(|pod| pod.spec.value.scheduler_name != make::OURS);
+            assert!(others, "{name} finds no device on {node}: {devices:?}");
+            self.server.edit_pod(&name, |pod| pod.status.value.phase = "Failed".into());
+        }
+    }
+
     /// Kubelets start what is bound, agents and controllers work. Whether anything happened.
     pub(super) fn live(&mut self) -> bool {
-        let bound = self.server.pods.iter().filter(|(_, pod)| !pod.spec.value.node_name.is_empty()).map(|(name, _)| name.clone());
-        self.server.started.extend(bound.collect::<Vec<_>>());
+        self.kubelets();
         let mut any = self.server.bind_volumes();
         for agent in self.agents.values_mut() {
             any |= agent.look(&self.server);
