@@ -122,7 +122,9 @@ fn vanished(facts: &Facts<'_>, gpu: &FoundGpu) -> FoundGpu {
 /// What is told of a GPU; `before` is what was told of it last.
 fn gpu(facts: &Facts<'_>, one: &Found, index: u8, before: Option<&FoundGpu>) -> FoundGpu {
     let info = &one.gpu.info;
-    let desired = facts.layout.and_then(|layout| Layout::Some(layout).gpu(&info.uuid));
+    // A node that partita leaves has no layout.
+    let layout = facts.layout.filter(|_| facts.rule != Rule::Off);
+    let desired = layout.and_then(|layout| Layout::Some(layout).gpu(&info.uuid));
     let refused = desired.and_then(|desired| forbidden(facts, one, desired));
     let mut partitions: Vec<FoundPartition> = one.parts.iter().filter_map(|part| partition(facts, one, part, desired)).collect();
     partitions.extend(shares(facts, one, desired));
@@ -155,7 +157,7 @@ fn gpu(facts: &Facts<'_>, one: &Found, index: u8, before: Option<&FoundGpu>) -> 
 fn forbidden(facts: &Facts<'_>, one: &Found, desired: &DesiredGpu) -> Option<String> {
     let rule = facts.rule;
     let in_turn = desired.cut == Cut::Shares && !desired.partitions.iter().all(is_whole);
-    if rule == Rule::Off || rule.allows(desired) || !in_turn && is_met(&wish(facts.layout?, desired), one) {
+    if rule.allows(desired) || !in_turn && is_met(&wish(facts.layout?, desired), one) {
         return None;
     }
     let (by, value) = match desired.cut {
@@ -173,13 +175,18 @@ fn partition(facts: &Facts<'_>, one: &Found, part: &Part, desired: Option<&Desir
     let spec = part.spec.as_ref()?;
     let is_it = |other: &&DesiredPartition| other.profile.as_ref() == Some(&spec.profile) && other.start == Some(spec.start);
     let wish = desired.and_then(|gpu| gpu.partitions.iter().find(is_it));
-    let wanted = desired.is_none() || wish.is_some();
+    let leaves = facts.rule == Rule::Off;
+    let wanted = !leaves && (desired.is_none() || wish.is_some());
     let uuid = part.uuid.clone().unwrap_or_default();
     let offer = facts.offers.all().find(|offer| offer.id == uuid && offer.gpu == one.gpu.info.uuid);
     let resource = offer.map(|offer| offer.resource.clone()).or_else(|| wish.and_then(resource_of));
     let (state, message) = match &part.state {
         PartState::Failed(problem) => (PartitionState::Failed, problem.to_string()),
         PartState::Kept(problem) if wanted && !part.is_usable() => (PartitionState::Failed, problem.to_string()),
+        _ if leaves && !part.ours && part.users.is_empty() => {
+            (PartitionState::Creating, "it is not handed to the kubelet: who made it has it, since partita leaves the node".to_owned())
+        }
+        _ if leaves && !part.ours => (PartitionState::Ready, String::new()),
         _ if wanted && !part.users.is_empty() => (PartitionState::Ready, String::new()),
         PartState::Kept(_) | PartState::Ready if wanted => at_the_kubelet(facts, offer, resource.as_deref(), &uuid),
         PartState::Kept(problem) => (PartitionState::Destroying, problem.to_string()),

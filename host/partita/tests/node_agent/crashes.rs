@@ -153,12 +153,15 @@ impl Crowd {
             stage.kubelet.terminate("default", &pod);
             self.pods.remove(&pod);
         }
-        let profiles = ["1g.10gb", "2g.20gb", "3g.40gb"];
-        let resource = format!("nvidia.com/mig-{}", profiles[self.dice.usize(..profiles.len())]);
-        self.born += 1;
+        let resources = ["1g.10gb", "2g.20gb", "3g.40gb"].map(|profile| format!("nvidia.com/mig-{profile}"));
+        let used: BTreeSet<&String> = self.pods.values().collect();
+        let is_free = |resource: &&String| stage.kubelet.healthy(resource).iter().any(|device| !used.contains(device));
+        let free: Vec<&String> = resources.iter().filter(is_free).collect();
+        let Some(resource) = self.dice.choice(free) else { return };
         let name = format!("r{}", self.born);
-        // The kubelet does not start what it has no device for.
-        if let Ok(admitted) = stage.kubelet.admit(&Pod::new(&name, &resource)).await {
+        self.born += 1;
+        // The agent may have taken it back meanwhile.
+        if let Ok(admitted) = stage.kubelet.admit(&Pod::new(&name, resource)).await {
             self.pods.insert(name, admitted.devices[0].clone());
         }
     }

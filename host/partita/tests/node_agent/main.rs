@@ -5,7 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 #![allow(clippy::print_stderr, reason = "the log of an agent belongs beside the failure")]
 
+mod bad_gpus;
 mod crashes;
 mod handshake;
+mod leaving;
 mod programs;
+mod sharing;
 mod stage;
+mod surroundings;

@@ -68,6 +68,12 @@ impl Agent {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// As a kubelet ends a container.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
     /// As `kill -9` does.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
@@ -280,6 +286,14 @@ impl Stage {
 
 fn pod(name: &str) -> Value {
     json!({ "namespace": "default", "name": name, "uid": format!("uid-{name}") })
+}
+
+/// A message has all of this.
+#[track_caller]
+pub(crate) fn says(message: &str, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
 }
 
 /// Asks until there is an answer.
