@@ -11,7 +11,7 @@ use crate::{
     object::Seen,
     offers::Offer,
     pass::Agent,
-    users::{Kubelet, STARTING, is_of},
+    users::{Kubelet, STARTING, WRITTEN, is_of},
     wish::{is_done, wishes},
 };
 
@@ -131,6 +131,9 @@ impl UsedBy {
         };
         if starts && users.is_empty() {
             users.push(STARTING.to_owned());
+        }
+        if users.is_empty() && kubelet.written(mig.unwrap_or(gpu)).next().is_some() {
+            users.push(WRITTEN.to_owned());
         }
         Ok(users)
     }

@@ -23,23 +23,16 @@ const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
 const PIPE: &str = "/run/partita/mps";
 
 /// Answers for what is offered at the moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answers {
-    offers: Mutex<Arc<Offers>>,
+    /// With whether container runtimes find the devices in a CDI file.
+    offers: Mutex<(Arc<Offers>, bool)>,
     given: Given,
     /// Wakes whoever tells who uses what.
     gave: Arc<Notify>,
-    /// Whether container runtimes find the devices in CDI files.
-    cdi: bool,
 }
 
 impl Answers {
-    /// Nothing is offered yet.
-    #[must_use]
-    pub fn new(cdi: bool) -> Self {
-        Self { offers: Mutex::default(), given: Given::default(), gave: Arc::default(), cdi }
-    }
-
     /// What was given away lately.
     #[must_use]
     pub const fn given(&self) -> &Given {
@@ -52,13 +45,13 @@ impl Answers {
         self.gave.clone()
     }
 
-    /// From now on this is offered.
-    pub fn offer(&self, offers: Arc<Offers>) {
-        *self.offers.lock().unwrap_or_else(PoisonError::into_inner) = offers;
+    /// From now on this is offered, and container runtimes find it in a CDI file or not.
+    pub fn offer(&self, offers: Arc<Offers>, by_cdi: bool) {
+        *self.offers.lock().unwrap_or_else(PoisonError::into_inner) = (offers, by_cdi);
     }
 
     fn offers(&self) -> Arc<Offers> {
-        self.offers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.offers.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }
 
@@ -76,13 +69,19 @@ impl Allocator for Answers {
 
     fn allocate(&self, resource: &ResourceName, devices: &[DeviceId]) -> Result<Allocation, String> {
         // Held to the end: what is taken from the offers now is either refused here, or known to be given before anybody destroys it.
-        let offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (offers, by_cdi) = &*self.offers.lock().unwrap_or_else(PoisonError::into_inner);
         let ids = || devices.iter().map(DeviceId::as_str);
         let offer = |id| offers.find(resource.as_str(), id).filter(|offer| offer.healthy);
         if let Some(id) = ids().find(|id| offer(id).is_none()) {
             return Err(format!("{id} is no longer there; the pod's owner makes another pod, which is placed anew"));
         }
-        let (visible, cdi_devices) = if self.cdi {
+        if let Some(id) = ids().find(|id| self.given.otherwise(resource.as_str(), id)) {
+            return Err(format!("{id} was given to another container under another name; the pod's owner makes another pod"));
+        }
+        if let Some(id) = ids().find(|id| offer(id).is_some_and(|offer| matches!(offer.what, What::Mps { .. }) && offer.pipe.is_none())) {
+            return Err(format!("{id} has no MPS daemon at the moment; the pod's owner makes another pod"));
+        }
+        let (visible, cdi_devices) = if *by_cdi {
             ("void".to_owned(), ids().map(cdi::name).collect())
         } else {
             (ids().map(visible).collect::<Vec<_>>().join(","), Vec::new())
@@ -136,9 +135,9 @@ mod tests {
             memory_mib: 1,
             pipe: None,
         };
-        let answers = Answers::new(cdi);
+        let answers = Answers::default();
         let offers = [offer("a", true, false), offer("b", true, true), offer("c", false, false)];
-        answers.offer(Arc::new(offers.into_iter().collect()));
+        answers.offer(Arc::new(offers.into_iter().collect()), cdi);
         answers
     }
 

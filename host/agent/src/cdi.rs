@@ -11,6 +11,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::Serialize;
@@ -36,18 +37,13 @@ pub fn name(device: &str) -> String {
     format!("{KIND}={device}")
 }
 
-/// NVIDIA's file, where it usually is.
-#[must_use]
-pub fn common() -> Option<PathBuf> {
-    COMMON.iter().map(PathBuf::from).find(|path| path.is_file())
-}
-
 /// The file, and what goes into it besides devices.
 #[derive(Clone, Debug)]
 pub struct Cdi {
     file: PathBuf,
-    version: String,
-    common: Value,
+    common: Common,
+    /// The common part; none while there is no file with it.
+    read: Option<Read>,
     /// Where the kernel tells the numbers of device nodes.
     proc: PathBuf,
 }
@@ -70,41 +66,97 @@ struct Numbers {
     caps: BTreeMap<String, u32>,
 }
 
+/// What every container with a GPU gets, whichever it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// Nothing: nothing of a GPU that does not exist has to be brought.
+    Nothing,
+    /// What this file says, JSON or YAML.
+    In(PathBuf),
+    /// What NVIDIA's file says, once it is there.
+    Nvidias,
+}
+
+/// What a file said, as it was at a time.
+#[derive(Clone, Debug)]
+struct Read {
+    from: Option<(PathBuf, SystemTime)>,
+    version: String,
+    edits: Value,
+}
+
 impl Cdi {
-    /// Writes to `folder`. `common` is a CDI file, JSON or YAML, of which the part for all containers is taken; none where the runtime
-    /// brings the libraries by itself. `proc` is the kernel's folder, `/proc`.
-    ///
-    /// # Errors
-    /// If `common` cannot be read.
-    pub fn new(folder: &Path, common: Option<&Path>, proc: &Path) -> Result<Self, AgentError> {
-        let read = |path: &Path| -> io::Result<Value> {
-            // JSON is YAML too.
-            serde_saphyr::from_str(&fs::read_to_string(path)?).map_err(io::Error::other)
-        };
-        let failed = |path: &Path, source| AgentError::Cdi { path: path.to_owned(), source };
-        let mut spec = common.map(|path| read(path).map_err(|error| failed(path, error))).transpose()?.unwrap_or(Value::Null);
-        let version = spec["cdiVersion"].as_str().filter(|version| numbers(version) > numbers(VERSION)).unwrap_or(VERSION).to_owned();
-        let edits = Some(spec["containerEdits"].take()).filter(Value::is_object);
-        let common = edits.unwrap_or_else(|| json!({ "env": ["NVIDIA_VISIBLE_DEVICES=void"] }));
-        Ok(Self { file: folder.join(FILE), version, common, proc: proc.to_owned() })
+    /// Writes to `folder`. `proc` is the kernel's folder, `/proc`.
+    #[must_use]
+    pub fn new(folder: &Path, common: Common, proc: &Path) -> Self {
+        Self { file: folder.join(FILE), common, read: None, proc: proc.to_owned() }
     }
 
-    /// Replaces the file by one with these devices, unless it says so already.
+    /// Replaces the file by one with these devices, unless it says so already; without devices there is no file, as one without any is not
+    /// valid. Returns whether containers find devices that way: not before NVIDIA's file was there.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn write(&self, offers: &Offers) -> Result<(), AgentError> {
-        let numbers = Numbers::read(&self.proc);
+    /// If it cannot be written, or the file with the common part cannot be read.
+    pub fn write(&mut self, offers: &Offers) -> Result<bool, AgentError> {
+        self.look()?;
+        let Some(read) = &self.read else { return Ok(false) };
         // A device may be used under two names.
         let once: BTreeMap<&str, &Offer> = offers.all().map(|offer| (offer.id.as_str(), offer)).collect();
+        if once.is_empty() {
+            self.remove();
+            return Ok(true);
+        }
+        let numbers = Numbers::read(&self.proc);
         let devices = once.into_values().map(|offer| device(offer, &numbers)).collect();
-        let spec = Spec { cdi_version: &self.version, kind: KIND, devices, container_edits: &self.common };
+        let spec = Spec { cdi_version: &read.version, kind: KIND, devices, container_edits: &read.edits };
         let failed = |source| AgentError::Cdi { path: self.file.clone(), source };
         let text = serde_json::to_vec_pretty(&spec).map_err(io::Error::from).map_err(failed)?;
         if fs::read(&self.file).is_ok_and(|known| known == text) {
+            return Ok(true);
+        }
+        replace(&self.file, &text).map_err(failed).map(|()| true)
+    }
+
+    /// Reads the common part if it is another one now. One that vanished stays what it was: containers that were started with it are
+    /// started again with it.
+    fn look(&mut self) -> Result<(), AgentError> {
+        let path = match &self.common {
+            Common::Nothing => None,
+            Common::In(path) => Some(path.clone()),
+            Common::Nvidias => match COMMON.iter().map(PathBuf::from).find(|path| path.is_file()) {
+                None => return Ok(()),
+                found => found,
+            },
+        };
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| AgentError::Cdi { path, source }
+        };
+        let from = match path {
+            None => None,
+            Some(path) => {
+                let changed = fs::metadata(&path).and_then(|file| file.modified()).map_err(failed(&path));
+                match changed {
+                    Ok(changed) => Some((path, changed)),
+                    Err(_) if self.read.is_some() => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        if self.read.as_ref().is_some_and(|read| read.from == from) {
             return Ok(());
         }
-        replace(&self.file, &text).map_err(failed)
+        let mut spec = Value::Null;
+        if let Some((path, _)) = &from {
+            // JSON is YAML too.
+            let text = fs::read_to_string(path);
+            spec = text.and_then(|text| serde_saphyr::from_str(&text).map_err(io::Error::other)).map_err(failed(path))?;
+        }
+        let version = spec["cdiVersion"].as_str().filter(|version| numbers(version) > numbers(VERSION)).unwrap_or(VERSION).to_owned();
+        let edits = Some(spec["containerEdits"].take()).filter(Value::is_object);
+        let edits = edits.unwrap_or_else(|| json!({ "env": ["NVIDIA_VISIBLE_DEVICES=void"] }));
+        self.read = Some(Read { from, version, edits });
+        Ok(())
     }
 
     /// Takes the file away.
@@ -209,26 +261,49 @@ mod tests {
     fn the_file_is_replaced_whole_and_only_when_it_changes() {
         let folder = tempfile::tempdir().unwrap();
         let common = folder.path().join("nvidia.json");
-        fs::write(&common, r#"{"cdiVersion":"0.7.0","kind":"nvidia.com/gpu","devices":[],"containerEdits":{"env":["A=1"]}}"#).unwrap();
-        let cdi = Cdi::new(&folder.path().join("cdi"), Some(&common), Path::new("/proc")).unwrap();
+        let write_common = |text: &str| {
+            fs::write(&common, text).unwrap();
+            // Clocks of file systems are coarse.
+            let at = SystemTime::now() + std::time::Duration::from_secs(text.len() as u64);
+            File::options().write(true).open(&common).unwrap().set_modified(at).unwrap();
+        };
+        write_common(r#"{"cdiVersion":"0.7.0","kind":"nvidia.com/gpu","devices":[],"containerEdits":{"env":["A=1"]}}"#);
+        let path = folder.path().join("cdi").join(FILE);
+        let mut cdi = Cdi::new(&folder.path().join("cdi"), Common::In(common.clone()), Path::new("/proc"));
         let offers = Offers::from_iter([offer("MIG-1", None, None)]);
-        cdi.write(&offers).unwrap();
-        let read = || fs::read_to_string(folder.path().join("cdi").join(FILE)).unwrap();
-        let spec: Value = serde_json::from_str(&read()).unwrap();
-        assert_eq!((spec["kind"].as_str(), spec["devices"][0]["name"].as_str()), (Some(KIND), Some("MIG-1")));
-        assert_eq!((spec["containerEdits"]["env"][0].as_str(), spec["cdiVersion"].as_str()), (Some("A=1"), Some("0.7.0")));
-        fs::write(&common, "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ncontainerEdits:\n  env: [B=2]\n").unwrap();
-        let yaml = Cdi::new(folder.path(), Some(&common), Path::new("/proc")).unwrap();
-        assert_eq!((yaml.common["env"][0].as_str(), yaml.version.as_str()), (Some("B=2"), VERSION));
-        let at = || fs::metadata(folder.path().join("cdi").join(FILE)).unwrap().modified().unwrap();
+        assert!(cdi.write(&offers).unwrap());
+        let spec = || -> Value { serde_json::from_slice(&fs::read(&path).unwrap()).unwrap() };
+        assert_eq!((spec()["kind"].as_str(), spec()["devices"][0]["name"].as_str()), (Some(KIND), Some("MIG-1")));
+        assert_eq!((spec()["containerEdits"]["env"][0].as_str(), spec()["cdiVersion"].as_str()), (Some("A=1"), Some("0.7.0")));
+        let at = || fs::metadata(&path).unwrap().modified().unwrap();
         let before = at();
-        cdi.write(&offers).unwrap();
+        assert!(cdi.write(&offers).unwrap());
         assert_eq!(at(), before);
-        cdi.write(&Offers::default()).unwrap();
-        assert!(!read().contains("MIG-1"));
+
+        // The driver was replaced; then its file vanishes; then it is nonsense.
+        write_common("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ncontainerEdits:\n  env: [B=2]\n");
+        assert!(cdi.write(&offers).unwrap());
+        assert_eq!((spec()["containerEdits"]["env"][0].as_str(), spec()["cdiVersion"].as_str()), (Some("B=2"), Some(VERSION)));
+        fs::remove_file(&common).unwrap();
+        assert!(cdi.write(&offers).unwrap());
+        assert_eq!(spec()["containerEdits"]["env"][0], "B=2");
+        write_common("{");
+        assert!(cdi.write(&offers).unwrap_err().to_string().contains("nvidia.json"));
+        assert_eq!(spec()["containerEdits"]["env"][0], "B=2");
+
+        write_common(r#"{"cdiVersion":"0.6.0"}"#);
+        assert!(cdi.write(&Offers::default()).unwrap());
+        assert!(!path.exists(), "a file without devices is not valid");
         cdi.remove();
-        assert!(!folder.path().join("cdi").join(FILE).exists());
-        fs::write(&common, "{").unwrap();
-        assert!(Cdi::new(folder.path(), Some(&common), Path::new("/proc")).unwrap_err().to_string().contains("nvidia.json"));
+    }
+
+    #[test]
+    fn before_the_common_part_is_there_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let offers = Offers::from_iter([offer("MIG-1", None, None)]);
+        let mut missing = Cdi::new(folder.path(), Common::In(folder.path().join("none")), Path::new("/proc"));
+        assert!(missing.write(&offers).is_err() && !folder.path().join(FILE).exists());
+        let mut simulated = Cdi::new(folder.path(), Common::Nothing, Path::new("/proc"));
+        assert!(simulated.write(&offers).unwrap() && folder.path().join(FILE).exists());
     }
 }

@@ -10,7 +10,8 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event, watcher},
+        events::{Event, EventType, Recorder, Reporter},
+        watcher::{self, watcher},
     },
 };
 use partita_kube::{
@@ -24,6 +25,8 @@ use crate::wish::Rule;
 
 /// Whose fields they are, by server-side apply.
 const MANAGER: &str = "partita-agent";
+/// Who says so in events; the admission policy of deploy/agent.yaml wants this name.
+const CONTROLLER: &str = "partita.dev/agent";
 /// How long the API server may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// After a call failed; doubled each time.
@@ -67,6 +70,7 @@ pub(crate) struct OfNode {
 pub(crate) struct Objects {
     seen: watch::Receiver<Seen>,
     status: watch::Sender<Option<GpuNodeStatus>>,
+    written: watch::Receiver<Option<GpuNodeStatus>>,
     _tasks: JoinSet<()>,
 }
 
@@ -76,11 +80,12 @@ impl Objects {
     pub(crate) fn of(client: &Client, name: &str) -> Self {
         let (sender, seen) = watch::channel(Seen::default());
         let (status, wanted) = watch::channel(None);
+        let (stands, written) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_node(Api::all(client.clone()), name.to_owned(), sender.clone()));
         tasks.spawn(watch_object(Api::all(client.clone()), name.to_owned(), sender));
-        tasks.spawn(write(Api::all(client.clone()), name.to_owned(), seen.clone(), wanted));
-        Self { seen, status, _tasks: tasks }
+        tasks.spawn(write(client.clone(), name.to_owned(), seen.clone(), wanted, stands));
+        Self { seen, status, written, _tasks: tasks }
     }
 
     /// What the API server says, now and after every change.
@@ -101,6 +106,15 @@ impl Objects {
     }
 }
 
+impl Objects {
+    /// Waits until this stands in the object, but not longer than so.
+    pub(crate) async fn written(&self, status: &GpuNodeStatus, within: Duration) {
+        let mut written = self.written.clone();
+        // Who comes after will tell it.
+        let _ = tokio::time::timeout(within, written.wait_for(|one| one.as_ref() == Some(status))).await;
+    }
+}
+
 fn config(name: &str) -> watcher::Config {
     watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
@@ -109,7 +123,7 @@ async fn watch_node(api: Api<PartialObjectMeta<Node>>, name: String, seen: watch
     let mut events = Box::pin(watcher(api, config(&name)).default_backoff());
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(node) | Event::InitApply(node)) => {
+            Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => {
                 let label = node.labels().get(keys::PARTITIONING);
                 let rule = Rule::of(label.map(String::as_str));
                 let nonsense = label.filter(|_| rule == Rule::Fixed).cloned();
@@ -117,7 +131,7 @@ async fn watch_node(api: Api<PartialObjectMeta<Node>>, name: String, seen: watch
                 seen.send_if_modified(|seen| seen.node.replace(node.clone()).as_ref() != Some(&node));
             }
             // Without its Node there is nobody to schedule for; what is, stays.
-            Ok(Event::Delete(_) | Event::Init | Event::InitDone) => {}
+            Ok(watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone) => {}
             Err(error) => tracing::warn!(node = name, "the Node cannot be watched: {error}"),
         }
     }
@@ -128,17 +142,17 @@ async fn watch_object(api: Api<GpuNode>, name: String, seen: watch::Sender<Seen>
     let mut listed = None;
     while let Some(event) = events.next().await {
         let object = match event {
-            Ok(Event::Init) => {
+            Ok(watcher::Event::Init) => {
                 listed = None;
                 continue;
             }
-            Ok(Event::InitApply(object)) => {
+            Ok(watcher::Event::InitApply(object)) => {
                 listed = Some(object);
                 continue;
             }
-            Ok(Event::InitDone) => listed.take(),
-            Ok(Event::Apply(object)) => Some(object),
-            Ok(Event::Delete(_)) => None,
+            Ok(watcher::Event::InitDone) => listed.take(),
+            Ok(watcher::Event::Apply(object)) => Some(object),
+            Ok(watcher::Event::Delete(_)) => None,
             Err(error) => {
                 tracing::warn!(node = name, "the GpuNode cannot be watched: {error}; are the definitions of deploy/crds installed?");
                 continue;
@@ -149,7 +163,16 @@ async fn watch_object(api: Api<GpuNode>, name: String, seen: watch::Sender<Seen>
 }
 
 /// Makes the object, and writes the newest status until it stands there.
-async fn write(api: Api<GpuNode>, name: String, mut seen: watch::Receiver<Seen>, mut wanted: watch::Receiver<Option<GpuNodeStatus>>) {
+async fn write(
+    client: Client,
+    name: String,
+    mut seen: watch::Receiver<Seen>,
+    mut wanted: watch::Receiver<Option<GpuNodeStatus>>,
+    stands: watch::Sender<Option<GpuNodeStatus>>,
+) {
+    let api = Api::all(client.clone());
+    let recorder = Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(name.clone()) });
+    let mut reason = None;
     let mut pause = AGAIN_MIN;
     loop {
         let ready = async {
@@ -162,6 +185,8 @@ async fn write(api: Api<GpuNode>, name: String, mut seen: watch::Receiver<Seen>,
         match tokio::time::timeout(ANSWERS_WITHIN, tell(&api, &name, &node, &status)).await {
             Ok(Ok(())) => {
                 pause = AGAIN_MIN;
+                report(&recorder, &seen, &status, &mut reason).await;
+                stands.send_replace(Some(status));
                 // A `GpuNode` that somebody deleted is made again.
                 let gone = |seen: &Seen| matches!(seen.object, Object::None);
                 tokio::select! {
@@ -175,6 +200,22 @@ async fn write(api: Api<GpuNode>, name: String, mut seen: watch::Receiver<Seen>,
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(AGAIN_MAX);
+    }
+}
+
+/// Makes an event of a condition whose reason is another one than before.
+async fn report(recorder: &Recorder, seen: &watch::Receiver<Seen>, status: &GpuNodeStatus, before: &mut Option<String>) {
+    let Some(ready) = status.conditions.first() else { return };
+    let first = before.is_none();
+    if before.replace(ready.reason.clone()).as_ref() == Some(&ready.reason) || first && ready.status == "True" {
+        return;
+    }
+    let object = if let Object::Some(object) = &seen.borrow().object { object.object_ref(&()) } else { return };
+    let type_ = if ready.status == "True" { EventType::Normal } else { EventType::Warning };
+    let note = Some(ready.message.clone()).filter(|note| !note.is_empty());
+    let event = Event { type_, reason: ready.reason.clone(), note, action: "Report".to_owned(), secondary: None };
+    if let Err(error) = recorder.publish(&event, &object).await {
+        tracing::warn!("an event cannot be written: {error}");
     }
 }
 

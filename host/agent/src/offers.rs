@@ -10,12 +10,12 @@ use std::{
 };
 
 use partita_core::model::{Cut, ProfileName};
-use partita_device::{Found, Part, PartState};
+use partita_device::{Found, Part, PartState, mig::Spec};
 use partita_kube::crd::{DesiredGpu, DesiredPartition, GpuNodeSpec};
 use partita_kubelet::{Device, DeviceId, ResourceName};
 
 use crate::{
-    users::{Kubelet, OF, is_of},
+    users::{Kubelet, OF, WRITTEN, is_of},
     wish::{Rule, is_whole},
 };
 
@@ -98,8 +98,8 @@ pub enum Layout<'a> {
     Unknown,
     /// Nothing: what there is, is offered.
     None,
-    /// This.
-    Some(&'a GpuNodeSpec),
+    /// This, and of GPUs that it does not name what was wanted of them last.
+    Some(&'a GpuNodeSpec, &'a [DesiredGpu]),
     /// partita leaves the node: only what is used is offered.
     Off,
 }
@@ -108,12 +108,13 @@ impl<'a> Layout<'a> {
     /// What it wants of a GPU; none if it says nothing of it.
     #[must_use]
     pub fn gpu(self, uuid: &str) -> Option<&'a DesiredGpu> {
-        if let Self::Some(spec) = self { spec.gpus.iter().find(|gpu| gpu.uuid == uuid) } else { None }
+        let Self::Some(spec, unnamed) = self else { return None };
+        spec.gpus.iter().chain(unnamed).find(|gpu| gpu.uuid == uuid)
     }
 
     /// Whether devices may be offered that nobody uses.
     const fn offers(self) -> bool {
-        matches!(self, Self::None | Self::Some(_))
+        matches!(self, Self::None | Self::Some(..))
     }
 }
 
@@ -210,6 +211,14 @@ fn wait_in_turn(offers: &mut Vec<Offer>, before: &Offers, waiting: &mut BTreeSet
     });
 }
 
+/// What a layout says of a partition that is there. A profile has several names.
+#[must_use]
+pub fn wish_of<'a>(found: &Found, spec: &Spec, desired: &'a DesiredGpu) -> Option<&'a DesiredPartition> {
+    let row = |name: &str| found.gpu.table.grid.as_ref().and_then(|grid| grid.resolve(name).ok());
+    let is_it = |name: &str| name == spec.profile || row(name).is_some() && row(name) == row(&spec.profile);
+    desired.partitions.iter().find(|one| one.start == Some(spec.start) && one.profile.as_deref().is_some_and(is_it))
+}
+
 /// The name under which a partition or share is asked for: the layout's, else the one that says what it is.
 #[must_use]
 pub fn resource_of(one: &DesiredPartition) -> Option<String> {
@@ -229,6 +238,11 @@ fn default_resource(one: &DesiredPartition) -> Option<String> {
 #[must_use]
 pub fn mig_resource(profile: &str) -> Option<String> {
     ProfileName::parse(profile).ok().map(|name| name.resource())
+}
+
+/// Whether anybody is named. What the kubelet has only written down it knows by itself, so that it does not give it away again.
+fn is_used(users: &[String]) -> bool {
+    users.iter().any(|user| user != WRITTEN)
 }
 
 struct OneGpu<'a> {
@@ -286,17 +300,18 @@ impl OneGpu<'_> {
             all.add(healthy(Offer { used, ..self.offer(resource, uuid.clone(), what()) }));
         }
         // Who uses it without the kubelet's knowledge has it all the same.
-        if used || !self.free || !part.users.is_empty() || !part.is_usable() {
+        if used || !self.free || is_used(&part.users) || !part.is_usable() {
             return;
         }
-        let is_it = |one: &&DesiredPartition| one.start == Some(spec.start) && one.profile.as_ref() == Some(&spec.profile);
-        let wish = self.desired.and_then(|gpu| gpu.partitions.iter().find(is_it));
+        let wish = self.desired.and_then(|gpu| wish_of(self.found, spec, gpu));
         let resource = match (self.desired, wish) {
             (Some(_), None) => None,
             (Some(_), Some(wish)) => resource_of(wish),
             (None, _) => mig_resource(&spec.profile),
         };
-        if let Some(resource) = resource {
+        // Under another name than the one that it may still be given away as it would be given twice.
+        let clash = |resource: &String| self.kubelet.written(uuid).any(|(name, _)| name != *resource);
+        if let Some(resource) = resource.filter(|resource| !clash(resource)) {
             let (planned, place) = (wish.is_some_and(|wish| wish.pod.is_some()), (self.row, usize::from(spec.start)));
             all.add(Offer { planned, place, ..self.offer(&resource, uuid.clone(), what()) });
         }
@@ -317,10 +332,12 @@ impl OneGpu<'_> {
         let whole = cut == Cut::Shares && wanted.iter().all(is_whole);
         if whole && self.found.sharing.is_none() {
             // Nobody uses it: neither a pod, nor a process that no pod is known for.
-            if self.found.users.is_empty() {
+            if !is_used(&self.found.users) {
                 let resource = wanted.first().and_then(resource_of).unwrap_or_else(|| WHOLE.to_owned());
                 let planned = wanted.iter().any(|one| one.pod.is_some());
-                all.add(Offer { planned, ..self.offer(&resource, self.uuid().to_owned(), What::Whole) });
+                if self.kubelet.written(self.uuid()).all(|one| one == (resource.as_str(), self.uuid())) {
+                    all.add(Offer { planned, ..self.offer(&resource, self.uuid().to_owned(), What::Whole) });
+                }
             }
         } else if !whole && self.can_be_shared(cut) && !self.is_used_whole() {
             self.free_shares(wanted, all);
@@ -360,7 +377,8 @@ impl OneGpu<'_> {
     }
 
     fn is_used_whole(&self) -> bool {
-        self.kubelet.resources(self.uuid()).next().is_some()
+        let written = || self.kubelet.written(self.uuid()).any(|(_, device)| device == self.uuid());
+        self.kubelet.resources(self.uuid()).next().is_some() || written()
     }
 
     /// What a device of this GPU is, by its id; none for one that is not ours.

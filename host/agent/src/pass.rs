@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +10,8 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use partita_device::{CheckpointError, Found, Wish, gpu::Event};
 use partita_kube::crd::GpuNodeStatus;
-use partita_kubelet::{DevicePlugins, PodResources, ResourceName};
+use partita_kubelet::{DevicePlugins, PodResources, ResourceName, written_down};
+use tokio::task::spawn_blocking;
 
 use crate::{
     act::UsedBy,
@@ -33,6 +35,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How soon the kubelet is asked again whether it has what it was handed; doubled each time. It answers a hundred questions a second.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How often in a row a driver may fail to list its GPUs before it is loaded anew.
+const FAILURES_MAX: u32 = 3;
+
 /// How far a pass goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Depth {
@@ -54,6 +59,8 @@ pub(crate) struct Agent {
     /// What was found last, in the driver's order.
     pub(crate) found: Vec<Found>,
     pub(crate) kubelet: Option<Arc<Kubelet>>,
+    /// What the kubelet said last.
+    known: Option<Arc<Kubelet>>,
     pub(crate) offers: Arc<Offers>,
     pub(crate) advertised: BTreeSet<ResourceName>,
     pub(crate) taken: Taken,
@@ -63,6 +70,8 @@ pub(crate) struct Agent {
     /// The operator's label, and the GPUs that were given back since it is off.
     pub(crate) rule: Rule,
     pub(crate) restored: BTreeSet<String>,
+    /// How often in a row the driver did not even list its GPUs.
+    failures: u32,
     /// How often in a row the kubelet did not have yet what it was handed.
     pub(crate) waits: u32,
     /// When each device was handed over that the kubelet does not have yet, by resource and id.
@@ -91,6 +100,7 @@ impl Agent {
             cdi,
             found: Vec::new(),
             kubelet: None,
+            known: None,
             offers: Arc::default(),
             advertised: BTreeSet::new(),
             taken: Taken::default(),
@@ -98,6 +108,7 @@ impl Agent {
             status: None,
             rule: Rule::default(),
             restored: BTreeSet::new(),
+            failures: 0,
             waits: 0,
             handed: BTreeMap::new(),
             shared,
@@ -137,21 +148,33 @@ impl Agent {
         let asked = self.ask().await;
         let changed = self.kubelet.as_deref() != asked.as_ref().ok().map(|kubelet| &**kubelet);
         self.kubelet = asked.as_ref().ok().cloned();
+        self.known = self.kubelet.clone().or(self.known.take());
         let users = UsedBy { kubelet: asked.clone(), answers: self.answers.clone() };
         let mut trouble = asked.err().map(|message| Standing { ready: false, reason: "KubeletSilent", message });
+        // While nobody says who uses what, what was known of that is told on.
+        let blind = self.kubelet.is_none() && !self.found.is_empty();
         if (depth == Depth::All || changed || self.found.is_empty())
+            && !blind
             && let Err(standing) = self.look(&users).await?
         {
             trouble = Some(standing);
         }
-        if let Err(error) = self.hand_over(seen) {
-            trouble = Some(Standing { ready: false, reason: "FilesUnwritable", message: error.to_string() });
-        }
+        let unwritable = |error: AgentError| Standing { ready: false, reason: "FilesUnwritable", message: error.to_string() };
         let again = depth == Depth::All || changed || self.rule != Self::rule(seen);
-        self.rule = Self::rule(seen);
-        let draining = if self.rule == Rule::Off { self.restore(&users, again).await? } else { self.apply(seen, &users, again).await? };
+        let mut draining = false;
         if let Err(error) = self.hand_over(seen) {
-            trouble = Some(Standing { ready: false, reason: "FilesUnwritable", message: error.to_string() });
+            // What goes was not taken from the kubelet, so it must not go.
+            trouble = Some(unwritable(error));
+        } else if self.kubelet.is_some() {
+            self.rule = Self::rule(seen);
+            let off = self.rule == Rule::Off;
+            draining = if off { self.restore(&users, again).await? } else { self.apply(seen, &users, again).await? };
+            if let Err(error) = self.hand_over(seen) {
+                trouble = Some(unwritable(error));
+            }
+            if depth == Depth::All {
+                self.write_anew();
+            }
         }
         let standing = trouble.unwrap_or_else(|| self.standing(seen));
         let waiting = self.is_waiting() || draining;
@@ -193,9 +216,11 @@ impl Agent {
     async fn ask(&self) -> Result<Arc<Kubelet>, String> {
         let held = self.pods.allocatable().await;
         let users = self.pods.users().await;
+        let folder = self.settings.device_plugins.clone();
+        let written = spawn_blocking(move || written_down(&folder)).await.map_err(|error| error.to_string())?;
         match (held, users) {
             (Ok(held), Ok(users)) => {
-                let kubelet = Kubelet::new(&users, held);
+                let kubelet = Kubelet::new(&users, held).and_written(written.map_err(|error| error.to_string())?);
                 let starting = self.answers.given().starting(&kubelet, Instant::now());
                 Ok(Arc::new(kubelet.with(starting)))
             }
@@ -209,10 +234,19 @@ impl Agent {
         match machine.with(move |node| node.look(&|gpu: &str, mig: Option<&str>| users.of(gpu, mig))).await? {
             Ok(found) => {
                 machine.listen_to(found.iter().map(|one| one.gpu.info.uuid.clone()).collect());
-                self.found = found;
+                (self.found, self.failures) = (found, 0);
                 Ok(Ok(()))
             }
-            Err(error) => Ok(Err(Standing { ready: false, reason: "DriverFails", message: error.to_string() })),
+            Err(error) => {
+                let message = error.to_string();
+                self.found.iter_mut().for_each(|one| one.unusable = Some(message.clone()));
+                self.failures += 1;
+                if self.failures >= FAILURES_MAX {
+                    // The driver may have been replaced: it is loaded anew.
+                    (self.machine, self.failures) = (None, 0);
+                }
+                Ok(Err(Standing { ready: false, reason: "DriverFails", message }))
+            }
         }
     }
 
@@ -226,11 +260,9 @@ impl Agent {
         }
         let offers = Offers::of(&self.found, self.layout(seen), Self::rule(seen), kubelet, &self.offers);
         // First the files: a container may start as soon as the kubelet knows of its device.
-        if let Some(cdi) = &self.cdi {
-            cdi.write(&offers)?;
-        }
+        let by_cdi = self.cdi.as_mut().map_or(Ok(false), |cdi| cdi.write(&offers))?;
         self.offers = Arc::new(offers);
-        self.answers.offer(self.offers.clone());
+        self.answers.offer(self.offers.clone(), by_cdi);
         let mut gone = std::mem::take(&mut self.advertised);
         for (resource, devices) in self.offers.lists() {
             gone.remove(&resource);
@@ -243,6 +275,21 @@ impl Agent {
             self.advertised.insert(resource);
         }
         Ok(())
+    }
+
+    /// Has the kubelet write down anew who has which device, where only that keeps something that shall go.
+    fn write_anew(&self) {
+        let Some(kubelet) = &self.kubelet else { return };
+        let ids =
+            self.found.iter().flat_map(|one| one.parts.iter().filter_map(|part| part.uuid.as_deref()).chain([one.gpu.info.uuid.as_str()]));
+        let stale: BTreeSet<&str> = ids
+            .flat_map(|id| kubelet.written(id))
+            .filter(|(resource, device)| self.offers.find(resource, device).is_none() && !kubelet.holds(resource, device))
+            .map(|(resource, _)| resource)
+            .collect();
+        for resource in self.advertised.iter().filter(|resource| stale.contains(resource.as_str())) {
+            self.plugins.repeat(resource);
+        }
     }
 
     fn advertise(&self, resource: &ResourceName, devices: Vec<partita_kubelet::Device>) {
@@ -258,7 +305,7 @@ impl Agent {
             // What the one before it wanted is not known any more.
             (_, _, None) if self.taken.refused.is_some() => Layout::Unknown,
             (_, _, None) => Layout::None,
-            (_, _, Some(layout)) => Layout::Some(layout),
+            (_, _, Some(layout)) => Layout::Some(layout, &self.taken.unnamed),
         }
     }
 
@@ -272,13 +319,17 @@ impl Agent {
             return None;
         }
         let before = self.status.take().unwrap_or_default();
+        let of_pods = self.processes_of_pods();
         let facts = Facts {
+            of_pods: &of_pods,
             found: &self.found,
             layout: self.taken.layout.as_ref(),
             observed: self.taken.numbers(),
             rule: Self::rule(seen),
             offers: &self.offers,
             kubelet: self.kubelet.as_deref(),
+            known: self.known.as_deref(),
+            unnamed: &self.taken.unnamed,
             driver: self.machine.as_ref().map(|machine| machine.version.as_str()),
             boot_id: &self.settings.device.boot_id,
             standing,
@@ -288,8 +339,23 @@ impl Agent {
         Some(status)
     }
 
-    /// Closes the sockets. Everything else stays as it is: who comes after finds it so.
-    pub(crate) async fn stop(self) {
+    /// The processes that use GPUs and are pods': those are told by their pods' names.
+    fn processes_of_pods(&self) -> BTreeSet<String> {
+        let users = self.found.iter().flat_map(|one| one.users.iter().chain(one.parts.iter().flat_map(|part| &part.users)));
+        let is_a_pods = |user: &&String| {
+            let pid = user.strip_prefix("pid:").and_then(|pid| pid.parse::<u32>().ok());
+            // The kubelet's control groups have this name, with any driver.
+            let groups = pid.and_then(|pid| fs::read_to_string(self.settings.proc.join(pid.to_string()).join("cgroup")).ok());
+            groups.is_some_and(|groups| groups.contains("kubepods"))
+        };
+        users.filter(is_a_pods).cloned().collect()
+    }
+
+    /// Closes the sockets, and returns what is to be told last. Everything else stays as it is: who comes after finds it so.
+    pub(crate) async fn stop(mut self, seen: &Seen) -> Option<GpuNodeStatus> {
+        let message = "the agent was ended; until it runs again, pods that start on this node get no GPU".to_owned();
+        let last = self.report(seen, &Standing { ready: false, reason: "Stopped", message });
         self.plugins.stop().await;
+        last
     }
 }

@@ -14,8 +14,8 @@ use partita_kube::{
 };
 
 use crate::{
-    offers::{Layout, Offer, Offers, What, resource_of},
-    users::{Kubelet, STARTING},
+    offers::{Layout, Offer, Offers, What, resource_of, wish_of},
+    users::{Kubelet, STARTING, WRITTEN},
     wish::{Rule, is_met, is_whole, wish},
 };
 
@@ -44,6 +44,8 @@ pub struct Standing {
 /// Everything that a report is made of.
 #[derive(Debug)]
 pub struct Facts<'a> {
+    /// Processes that use GPUs and are pods', as `pid:NUMBER`.
+    pub of_pods: &'a BTreeSet<String>,
     /// What is on the GPUs.
     pub found: &'a [Found],
     /// The layout that was taken last.
@@ -52,10 +54,14 @@ pub struct Facts<'a> {
     pub observed: (i64, i64),
     /// What the operator allows.
     pub rule: Rule,
+    /// What was wanted last of GPUs that the layout does not name.
+    pub unnamed: &'a [DesiredGpu],
     /// What was handed to the kubelet.
     pub offers: &'a Offers,
     /// What the kubelet says; none if it does not answer.
     pub kubelet: Option<&'a Kubelet>,
+    /// What it said last, if it ever did.
+    pub known: Option<&'a Kubelet>,
     /// The driver's version; none while there is no driver.
     pub driver: Option<&'a str>,
     /// This boot.
@@ -124,14 +130,14 @@ fn gpu(facts: &Facts<'_>, one: &Found, index: u8, before: Option<&FoundGpu>) -> 
     let info = &one.gpu.info;
     // A node that partita leaves has no layout.
     let layout = facts.layout.filter(|_| facts.rule != Rule::Off);
-    let desired = layout.and_then(|layout| Layout::Some(layout).gpu(&info.uuid));
+    let desired = layout.and_then(|layout| Layout::Some(layout, facts.unnamed).gpu(&info.uuid));
     let refused = desired.and_then(|desired| forbidden(facts, one, desired));
     let mut partitions: Vec<FoundPartition> = one.parts.iter().filter_map(|part| partition(facts, one, part, desired)).collect();
     partitions.extend(shares(facts, one, desired));
     partitions.truncate(PARTITIONS_MAX);
     let said = one.unusable.iter().chain(&one.notes).chain(&refused).cloned().collect::<Vec<_>>().join("; ");
     let named: BTreeSet<&String> = partitions.iter().flat_map(|one| &one.users).collect();
-    let users = told(one.users.iter().filter(|user| one.gpu.is_cut() || !named.contains(user)));
+    let users = told(facts, one.users.iter().filter(|user| one.gpu.is_cut() || !named.contains(user)));
     // One that never answered since this program started may have answered an earlier run.
     let silent = one.gpu.model.name.is_empty();
     let (model, memory_mib) = match before {
@@ -173,8 +179,7 @@ fn forbidden(facts: &Facts<'_>, one: &Found, desired: &DesiredGpu) -> Option<Str
 /// A partition as it is told; none of what is in no grid, which takes part in nothing.
 fn partition(facts: &Facts<'_>, one: &Found, part: &Part, desired: Option<&DesiredGpu>) -> Option<FoundPartition> {
     let spec = part.spec.as_ref()?;
-    let is_it = |other: &&DesiredPartition| other.profile.as_ref() == Some(&spec.profile) && other.start == Some(spec.start);
-    let wish = desired.and_then(|gpu| gpu.partitions.iter().find(is_it));
+    let wish = desired.and_then(|gpu| wish_of(one, spec, gpu));
     let leaves = facts.rule == Rule::Off;
     let wanted = !leaves && (desired.is_none() || wish.is_some());
     let uuid = part.uuid.clone().unwrap_or_default();
@@ -198,7 +203,7 @@ fn partition(facts: &Facts<'_>, one: &Found, part: &Part, desired: Option<&Desir
         uuid,
         state,
         message: short(&message),
-        users: told(&part.users),
+        users: told(facts, &part.users),
         resource,
         ..FoundPartition::default()
     })
@@ -249,10 +254,10 @@ fn share(facts: &Facts<'_>, offer: &Offer) -> Option<FoundPartition> {
         What::Time { milli } => (None, Some(milli)),
     };
     let (state, message) = at_the_kubelet(facts, Some(offer), Some(&offer.resource), &offer.id);
-    let users = facts.kubelet.map(|kubelet| kubelet.users(&offer.id)).unwrap_or_default();
+    let users = facts.known.map(|kubelet| kubelet.users(&offer.id)).unwrap_or_default();
     let resource = Some(offer.resource.clone());
     let uuid = offer.id.clone();
-    Some(FoundPartition { memory_mib, milli, uuid, state, message, users: told(&users), resource, ..FoundPartition::default() })
+    Some(FoundPartition { memory_mib, milli, uuid, state, message, users: told(facts, &users), resource, ..FoundPartition::default() })
 }
 
 /// Why a share that is wanted is not offered.
@@ -279,9 +284,10 @@ fn why_not(facts: &Facts<'_>, one: &Found, want: &DesiredPartition) -> (Partitio
     }
 }
 
-/// Users as they are told: names only, and not endlessly many.
-fn told<'a>(users: impl IntoIterator<Item = &'a String>) -> Vec<String> {
-    users.into_iter().filter(|user| *user != STARTING).take(USERS_MAX).cloned().collect()
+/// Users as they are told: pods by name, of processes those that are no pod's, and not endlessly many.
+fn told<'a>(facts: &Facts<'_>, users: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let told = |user: &&String| *user != STARTING && *user != WRITTEN && !facts.of_pods.contains(*user);
+    users.into_iter().filter(told).take(USERS_MAX).cloned().collect()
 }
 
 fn condition(standing: &Standing, before: &GpuNodeStatus, now: Timestamp) -> Condition {

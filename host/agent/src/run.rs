@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     allocate::Answers,
-    cdi::Cdi,
+    cdi::{Cdi, Common},
     error::AgentError,
     machine::Load,
     metrics::Metrics,
@@ -26,6 +26,9 @@ use crate::{
 /// How long a pass may take before the agent counts as stuck: making the partitions of eight GPUs, each call with its own limit, ends
 /// before.
 const STUCK_AFTER: Duration = Duration::from_mins(10);
+
+/// How long the agent waits at its end until it is written that it ended.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What an agent needs to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -40,8 +43,8 @@ pub struct Settings {
     pub pod_resources: PathBuf,
     /// The folder of CDI files; none where containers get GPUs by environment variables only.
     pub cdi: Option<PathBuf>,
-    /// A CDI file of which the part for all containers is taken.
-    pub cdi_common: Option<PathBuf>,
+    /// What every container with a GPU gets by CDI.
+    pub cdi_common: Common,
     /// Where the kernel tells the numbers of device nodes: `/proc`.
     pub proc: PathBuf,
 }
@@ -105,8 +108,8 @@ pub async fn run(
     shared: &Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), AgentError> {
-    let cdi = settings.cdi.as_deref().map(|folder| Cdi::new(folder, settings.cdi_common.as_deref(), &settings.proc)).transpose()?;
-    let answers = Arc::new(Answers::new(cdi.is_some()));
+    let cdi = settings.cdi.as_deref().map(|folder| Cdi::new(folder, settings.cdi_common.clone(), &settings.proc));
+    let answers = Arc::new(Answers::default());
     let gave = answers.gave();
     let plugins = DevicePlugins::new(&settings.device_plugins, answers.clone());
     let mut states = plugins.states();
@@ -115,7 +118,7 @@ pub async fn run(
     let mut agent = Agent::new(settings, load, plugins, answers, cdi, shared.clone());
     let mut depth = Depth::All;
     let mut looked = Instant::now();
-    loop {
+    let seen = 'work: loop {
         if depth == Depth::All {
             looked = Instant::now();
         }
@@ -128,25 +131,35 @@ pub async fn run(
         }
         let due = LOOK_EVERY.saturating_sub(looked.elapsed());
         let (pause, after) = if due <= pause { (due, Depth::All) } else { (pause, next) };
-        depth = tokio::select! {
+        depth = 'wait: loop {
+            break tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = stop.wait_for(|stop| *stop) => break 'work now,
             changed = seen.changed() => {
                 if changed.is_err() {
                     return Err(AgentError::Thread("the one that watches the API server".to_owned()));
                 }
                 Depth::Kubelet
             }
-            event = agent.event() => if agent.hear(event).await? { Depth::All } else { Depth::Kubelet },
+            event = agent.event() => {
+                if !agent.hear(event).await? {
+                    continue 'wait;
+                }
+                Depth::All
+            }
             () = gave.notified() => {
                 shared.metrics.gave();
                 Depth::Kubelet
             }
             Ok(()) = states.changed() => Depth::Kubelet,
             () = sleep(pause) => after,
+            };
         };
+    };
+    if let Some(last) = agent.stop(&seen).await {
+        objects.tell(&last);
+        objects.written(&last, LAST_WORDS).await;
     }
-    agent.stop().await;
     Ok(())
 }
 

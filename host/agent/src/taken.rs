@@ -1,7 +1,7 @@
 //! Which layout counts.
 
 use kube::ResourceExt;
-use partita_kube::crd::{GpuNode, GpuNodeSpec};
+use partita_kube::crd::{DesiredGpu, GpuNode, GpuNodeSpec};
 
 use crate::{object::Object, wish::follows};
 
@@ -13,6 +13,8 @@ pub(crate) struct Taken {
     earlier: (i64, i64),
     /// What counts; none if there is none, or only one that was refused.
     pub(crate) layout: Option<GpuNodeSpec>,
+    /// What it and earlier ones said last of GPUs that it does not name: they are left as they are.
+    pub(crate) unnamed: Vec<DesiredGpu>,
     /// Why the one that stands there was not taken.
     pub(crate) refused: Option<String>,
 }
@@ -38,7 +40,11 @@ impl Taken {
         let last = self.numbers();
         if follows(&object.spec, last) {
             self.refused = None;
-            self.layout = Some(object.spec.clone());
+            let is_new = self.layout.as_ref() != Some(&object.spec);
+            let before = if is_new { self.layout.replace(object.spec.clone()) } else { None };
+            let named = |gpu: &DesiredGpu| object.spec.gpus.iter().any(|one| one.uuid == gpu.uuid);
+            self.unnamed.extend(before.into_iter().flat_map(|before| before.gpus));
+            self.unnamed.retain(|gpu| !named(gpu));
         } else {
             self.refused = Some(format!(
                 "the layout of term {}, generation {} is refused: {}, {} was taken before. A scheduler that no longer leads wrote it, or somebody \

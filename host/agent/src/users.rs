@@ -14,6 +14,10 @@ pub const OF: &str = "::";
 /// Who is named for a device that was given away so recently that the kubelet does not name a pod yet.
 pub const STARTING: &str = "a container that starts";
 
+/// Who is named for a device that the kubelet has written down as given away, and of which it names no pod: an init container has it, or a
+/// pod that has ended, until the kubelet writes again.
+pub const WRITTEN: &str = "a container that the kubelet has written down";
+
 /// How long a device counts as used after it was given away, whatever the kubelet lists: it lists a pod a moment after it has asked for its
 /// devices, and never what only an init container uses, which may pull its image first.
 const STARTS_WITHIN: Duration = Duration::from_mins(5);
@@ -25,6 +29,8 @@ pub struct Kubelet {
     users: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
     /// Devices that it holds, by resource.
     held: BTreeMap<String, BTreeSet<String>>,
+    /// What it has written down as given away, as (resource, device), and names no pod for.
+    written: BTreeSet<(String, String)>,
 }
 
 impl Kubelet {
@@ -36,7 +42,21 @@ impl Kubelet {
             let resources = named.entry(one.device.clone()).or_default();
             resources.entry(one.resource.clone()).or_default().insert(format!("{}/{}", one.namespace, one.pod));
         }
-        Self { users: named, held }
+        Self { users: named, held, written: BTreeSet::new() }
+    }
+
+    /// The same, and this is what it has written down, as (resource, device).
+    #[must_use]
+    pub fn and_written(mut self, written: BTreeSet<(String, String)>) -> Self {
+        self.written = written.into_iter().filter(|(_, device)| !self.users.contains_key(device)).collect();
+        self
+    }
+
+    /// Devices that are written down as given away and have no pod's name, each with its resource. `gpu` is the device or, with all its
+    /// shares, the GPU.
+    pub fn written<'a>(&'a self, gpu: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let its = self.written.iter().filter(move |(_, device)| is_of(device, gpu));
+        its.map(|(resource, device)| (resource.as_str(), device.as_str()))
     }
 
     /// The same, and these devices were given away so lately that it does not name a pod yet.
@@ -109,6 +129,12 @@ impl Given {
         let mut known = self.lock();
         known.retain(|device, (_, at)| now.duration_since(*at) < STARTS_WITHIN && !kubelet.users.contains_key(device));
         known.iter().map(|(device, (resource, _))| (device.clone(), resource.clone())).collect()
+    }
+
+    /// Whether a device was given as another resource.
+    #[must_use]
+    pub fn otherwise(&self, resource: &str, device: &str) -> bool {
+        self.lock().get(device).is_some_and(|(name, _)| name != resource)
     }
 
     /// Whether one of them is so.

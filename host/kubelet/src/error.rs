@@ -56,6 +56,18 @@ pub enum Invalid {
 /// Why the kubelet could not be told or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What it has written down cannot be read.
+    #[error(
+        "{path}, where the kubelet writes down who has which device, cannot be used: {source}; nothing is destroyed until it can, so let this program read \
+         it, and report a kubelet that writes it otherwise"
+    )]
+    Books {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// What was to be handed over makes no sense.
     #[error(transparent)]
     Invalid(#[from] Invalid),

@@ -35,6 +35,7 @@
 //! still be wrong: messages, lists, streams and calls have limits ([`limits`]), what makes no sense is refused with a message, and nothing
 //! that is said there ends more than the call that it came with.
 
+mod books;
 mod connect;
 mod device;
 mod error;
@@ -43,6 +44,7 @@ mod plugin;
 mod pods;
 pub mod proto;
 
+pub use books::{BOOKS_FILE, written_down};
 pub use device::{Allocation, Choice, Device, DeviceId, DeviceNode, Mount, ResourceName};
 pub use error::{Error, Invalid};
 pub use plugin::{Allocator, DevicePlugins, State};

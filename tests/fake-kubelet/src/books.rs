@@ -1,8 +1,16 @@
 //! What the fake kubelet knows: plugins, devices, pods.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
-use partita_kubelet::proto::v1beta1::{ContainerAllocateResponse, DevicePluginOptions, device_plugin_client::DevicePluginClient};
+use partita_kubelet::{
+    BOOKS_FILE,
+    proto::v1beta1::{ContainerAllocateResponse, DevicePluginOptions, device_plugin_client::DevicePluginClient},
+};
+use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 /// A pod of one container that asks for devices of one resource.
@@ -109,6 +117,22 @@ impl Books {
         let used = |id: &String| self.pods.iter().any(|(pod, devices)| pod.resource == resource && devices.contains(id));
         let devices = self.devices.get(resource).into_iter().flatten();
         devices.filter(|(id, healthy)| **healthy && !used(id)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Writes down who has which device, as the real one does when it gave one away or heard of a list.
+    pub(crate) fn write(&self, folder: &Path) {
+        let entry = |(pod, devices): &(Pod, BTreeSet<String>)| {
+            json!({
+                "PodUID": pod.name, "ContainerName": pod.container, "ResourceName": pod.resource, "DeviceIDs": {"-1": devices}, "AllocResp": "",
+            })
+        };
+        let entries: Vec<Value> = self.pods.iter().map(entry).collect();
+        let books = json!({ "Data": { "PodDeviceEntries": entries, "RegisteredDevices": {} }, "Checksum": 0 });
+        // A test that took the folder away wants no file.
+        let beside = folder.join("books.new");
+        if fs::write(&beside, books.to_string()).is_ok() {
+            let _ = fs::rename(&beside, folder.join(BOOKS_FILE));
+        }
     }
 
     pub(crate) fn terminate(&mut self, namespace: &str, name: &str) {

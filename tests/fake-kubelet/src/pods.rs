@@ -64,6 +64,7 @@ pub(crate) async fn admit(shared: Arc<Shared>, pod: Pod) -> Result<Admitted, Ref
         return Err(Refused("no containers return in allocation response".to_owned()));
     };
     books.pods.push((pod.clone(), devices.iter().cloned().collect()));
+    books.write(&shared.folder);
     Ok(Admitted { devices, answer })
 }
 

@@ -60,7 +60,9 @@ async fn watch(shared: Arc<Shared>, resource: String, endpoint: String, mut clie
         let mut lists = 0;
         while let Ok(Some(list)) = stream.message().await {
             let devices = list.devices.into_iter().map(|device| (device.id, device.health == "Healthy")).collect();
-            lock(&shared.books).devices.insert(resource.clone(), devices);
+            let mut books = lock(&shared.books);
+            books.devices.insert(resource.clone(), devices);
+            books.write(&shared.folder);
             lists += 1;
             if lock(&shared.faults).hang_up_after.is_some_and(|most| lists >= most) {
                 break;

@@ -112,6 +112,13 @@ impl DevicePlugins {
         Ok(())
     }
 
+    /// Sends the list of a resource once more. The kubelet then writes down anew who has which device, without pods that have ended.
+    pub fn repeat(&self, resource: &ResourceName) {
+        if let Some(running) = self.running().get(resource) {
+            running.devices.send_modify(|_| {});
+        }
+    }
+
     /// Takes a resource back and returns when its socket is gone. The kubelet has none of its devices to give away from then on, and forgets
     /// the name five minutes later. Containers that use its devices go on, but are not started again.
     pub async fn withdraw(&self, resource: &ResourceName) {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use partita_agent::{Settings, Shared, cdi, machine};
+use partita_agent::{Settings, Shared, cdi::Common, machine};
 use partita_device::{Installed, Programs, TimeSlice};
 use partita_web::Source;
 use serde_json::Value;
@@ -105,15 +105,14 @@ async fn work(arguments: &Run) -> Result<()> {
         .with_context(|| format!("metrics and health cannot be served on {}; name another address with --listen", arguments.listen))?;
     let server = tokio::spawn(partita_web::serve(listener, Arc::new(Shown(shared.clone())), stopped.clone()));
     tokio::spawn(stop_on_signal(stop.clone()));
-    let common = arguments.cdi_common.clone().or_else(|| if arguments.gpus.is_simulated() { None } else { cdi::common() });
-    // Nothing of a GPU that does not exist has to be brought into a container.
-    let has_cdi = !arguments.no_cdi && (common.is_some() || arguments.gpus.is_simulated());
+    let by_default = if arguments.gpus.is_simulated() { Common::Nothing } else { Common::Nvidias };
+    let common = arguments.cdi_common.clone().map_or(by_default, Common::In);
     let settings = Settings {
         node: arguments.node.clone(),
         device: arguments.device(),
         device_plugins: arguments.device_plugins.clone(),
         pod_resources: arguments.pod_resources.clone(),
-        cdi: has_cdi.then(|| arguments.cdi.clone()),
+        cdi: (!arguments.no_cdi).then(|| arguments.cdi.clone()),
         cdi_common: common,
         proc: arguments.proc.clone(),
     };
