@@ -61,11 +61,11 @@ impl Scheduler {
         }
         tracing::debug!("a report is believed in part: {refused}");
         let has = |pod: PodId| self.planner.cluster().runs_on(pod).is_some_and(|(_, grant)| !grant.0.is_empty());
-        let nothing = changed.iter().filter(|(pod, _)| has(*pod)).map(|(pod, _)| (*pod, Grant::default())).collect();
+        let cleared = changed.iter().filter(|(pod, _)| has(*pod)).map(|(pod, _)| (*pod, Grant::default())).collect();
         // One that cannot be must not keep the others from what they have.
         let pods = changed.into_iter().map(|one| (vec![one], Vec::new()));
         let others = strangers.into_iter().map(|one| (Vec::new(), vec![one]));
-        for (uses, strangers) in std::iter::once((nothing, Vec::new())).chain(pods).chain(others) {
+        for (uses, strangers) in std::iter::once((cleared, Vec::new())).chain(pods).chain(others) {
             self.changed |= self.planner.apply(Event::PodsUse(node, uses, strangers)).is_ok();
         }
         Vec::new()

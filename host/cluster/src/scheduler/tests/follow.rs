@@ -38,7 +38,9 @@ fn booked(world: &World, pod: &str) -> String {
 fn say(world: &mut World, users: &[(usize, &str)]) {
     world.server.edit_gpu_node("a", |node| {
         let parts = &mut node.status.value.gpus[0].partitions;
-        parts.iter_mut().for_each(|part| part.users.clear());
+        for part in parts.iter_mut() {
+            part.users.clear();
+        }
         for (row, user) in users {
             parts[*row].users.push((*user).to_owned());
         }
@@ -139,7 +141,9 @@ fn whole_gpus_are_where_they_are_seen() {
     assert_eq!((world.place("p").as_str(), world.place("q").as_str()), ("a 0:1000m", "a 1:1000m"));
     world.server.edit_gpu_node("a", |node| {
         let gpus = &mut node.status.value.gpus;
-        gpus.iter_mut().for_each(|gpu| gpu.partitions[0].users.clear());
+        for gpu in gpus.iter_mut() {
+            gpu.partitions[0].users.clear();
+        }
         gpus[1].partitions[0].users = vec!["ns/p".into()];
         // An agent may name users of whole GPUs in either place.
         gpus[2].users = vec!["ns/q".into()];

@@ -116,7 +116,11 @@ impl History {
                     world.server.reap(&name);
                 }
             }
-            Step::Deliver(what, count) => (0..*count).for_each(|_| drop(world.deliver(WATCHES[*what]))),
+            Step::Deliver(what, count) => {
+                for _ in 0..*count {
+                    world.deliver(WATCHES[*what]);
+                }
+            }
             Step::Turn(ms) => {
                 world.now_ms += ms;
                 world.turn();
