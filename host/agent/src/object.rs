@@ -115,6 +115,13 @@ impl Objects {
     }
 }
 
+/// What is to be done where there is no such Node.
+pub(crate) fn no_node(name: &str) -> String {
+    format!(
+        "the API server has told of no Node {name:?} yet; if `kubectl get nodes` does not list it, name this machine's with --node or NODE_NAME"
+    )
+}
+
 fn config(name: &str) -> watcher::Config {
     watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
@@ -122,6 +129,9 @@ fn config(name: &str) -> watcher::Config {
 async fn watch_node(api: Api<PartialObjectMeta<Node>>, name: String, seen: watch::Sender<Seen>) {
     let mut events = Box::pin(watcher(api, config(&name)).default_backoff());
     while let Some(event) = events.next().await {
+        if matches!(event, Ok(watcher::Event::InitDone)) && seen.borrow().node.is_none() {
+            tracing::error!(node = name, "{}", no_node(&name));
+        }
         match event {
             Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => {
                 let label = node.labels().get(keys::PARTITIONING);

@@ -136,7 +136,7 @@ impl Offers {
         for (row, one) in found.iter().enumerate() {
             let desired = layout.gpu(&one.gpu.info.uuid);
             let in_turn = desired.is_some_and(|gpu| gpu.cut == Cut::Shares && rule.allows(gpu));
-            let gpu = OneGpu { row, found: one, desired, in_turn, kubelet, free: layout.offers() };
+            let gpu = OneGpu { row, found: one, desired, in_turn, kubelet, before, free: layout.offers() };
             gpu.parts(&mut all);
             gpu.shares(&mut all);
         }
@@ -252,6 +252,8 @@ struct OneGpu<'a> {
     /// Whether several may use it in turn.
     in_turn: bool,
     kubelet: &'a Kubelet,
+    /// What was offered last.
+    before: &'a Offers,
     free: bool,
 }
 
@@ -299,8 +301,8 @@ impl OneGpu<'_> {
             used = true;
             all.add(healthy(Offer { used, ..self.offer(resource, uuid.clone(), what()) }));
         }
-        // Who uses it without the kubelet's knowledge has it all the same.
-        if used || !self.free || is_used(&part.users) || !part.is_usable() {
+        // Who uses it without the kubelet's knowledge has it all the same, and so has a pod that has the whole GPU, which somebody else cut.
+        if used || !self.free || is_used(&part.users) || !part.is_usable() || self.is_used_whole() {
             return;
         }
         let wish = self.desired.and_then(|gpu| wish_of(self.found, spec, gpu));
@@ -358,14 +360,27 @@ impl OneGpu<'_> {
                 *group = (group.0 + 1, group.1 || one.pod.is_some());
             }
         }
+        let used: Vec<(&str, &str)> = self.kubelet.used_of_gpu(self.uuid()).collect();
+        let mut taken: BTreeSet<String> = used.iter().map(|(_, id)| (*id).to_owned()).collect();
+        let mut missing = Vec::new();
+        // What the kubelet was handed keeps its number, whatever came or went under other names.
         for ((resource, what), (count, planned)) in groups {
             let prefix = format!("{}{OF}{}-", self.uuid(), what.class());
-            let used: BTreeSet<&str> =
-                self.kubelet.used_of_gpu(self.uuid()).map(|(_, id)| id).filter(|id| id.starts_with(&prefix)).collect();
-            let here = self.kubelet.used_of_gpu(self.uuid()).filter(|(name, id)| *name == resource && id.starts_with(&prefix)).count();
-            let free = (0..).map(|number: usize| format!("{prefix}{number}")).filter(|id| !used.contains(id.as_str()));
-            for id in free.take(count.saturating_sub(here)) {
+            let here = used.iter().filter(|(name, id)| *name == resource && id.starts_with(&prefix)).count();
+            let count = count.saturating_sub(here);
+            let known = self.before.all.get(&resource).into_iter().flatten().filter(|offer| !offer.used && offer.id.starts_with(&prefix));
+            let kept: Vec<String> = known.map(|offer| offer.id.clone()).filter(|id| !taken.contains(id)).take(count).collect();
+            taken.extend(kept.iter().cloned());
+            missing.extend(std::iter::repeat_n((resource.clone(), what.clone(), prefix, planned), count - kept.len()));
+            for id in kept {
                 all.add(Offer { planned, ..self.share(&resource, id, what.clone()) });
+            }
+        }
+        for (resource, what, prefix, planned) in missing {
+            let mut numbers = (0..).map(|number: usize| format!("{prefix}{number}"));
+            if let Some(id) = numbers.find(|id| !taken.contains(id)) {
+                taken.insert(id.clone());
+                all.add(Offer { planned, ..self.share(&resource, id, what) });
             }
         }
     }

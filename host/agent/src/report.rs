@@ -135,7 +135,10 @@ fn gpu(facts: &Facts<'_>, one: &Found, index: u8, before: Option<&FoundGpu>) -> 
     let mut partitions: Vec<FoundPartition> = one.parts.iter().filter_map(|part| partition(facts, one, part, desired)).collect();
     partitions.extend(shares(facts, one, desired));
     partitions.truncate(PARTITIONS_MAX);
-    let said = one.unusable.iter().chain(&one.notes).chain(&refused).cloned().collect::<Vec<_>>().join("; ");
+    // MPS that stays although it is not wanted.
+    let stays =
+        one.sharing.as_ref().and_then(|sharing| if let PartState::Kept(why) = &sharing.state { Some(why.to_string()) } else { None });
+    let said = one.unusable.iter().chain(&one.notes).chain(&refused).chain(&stays).cloned().collect::<Vec<_>>().join("; ");
     let named: BTreeSet<&String> = partitions.iter().flat_map(|one| &one.users).collect();
     let users = told(facts, one.users.iter().filter(|user| one.gpu.is_cut() || !named.contains(user)));
     // One that never answered since this program started may have answered an earlier run.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use kube::Client;
+use partita_kube::crd::GpuNodeStatus;
 use partita_kubelet::DevicePlugins;
 use tokio::{sync::watch, time::sleep};
 
@@ -19,7 +20,7 @@ use crate::{
     error::AgentError,
     machine::Load,
     metrics::Metrics,
-    object::Objects,
+    object::{Objects, Seen, no_node},
     pass::{Agent, Depth, LOOK_EVERY},
 };
 
@@ -113,7 +114,8 @@ pub async fn run(
     let gave = answers.gave();
     let plugins = DevicePlugins::new(&settings.device_plugins, answers.clone());
     let mut states = plugins.states();
-    let objects = Objects::of(&client, &settings.node);
+    let node = settings.node.clone();
+    let objects = Objects::of(&client, &node);
     let mut seen = objects.seen();
     let mut agent = Agent::new(settings, load, plugins, answers, cdi, shared.clone());
     let mut depth = Depth::All;
@@ -124,7 +126,7 @@ pub async fn run(
         }
         let now = seen.borrow_and_update().clone();
         let (told, pause, next) = agent.pass(&now, depth).await?;
-        shared.turn(readiness(told.as_ref()));
+        shared.turn(readiness(&now, &node, told.as_ref()));
         if let Some(told) = &told {
             objects.tell(told);
             shared.metrics.tell(told);
@@ -163,8 +165,12 @@ pub async fn run(
     Ok(())
 }
 
-fn readiness(status: Option<&partita_kube::crd::GpuNodeStatus>) -> Result<(), String> {
-    let status = status.ok_or_else(|| "the API server has not told of this node yet".to_owned())?;
+fn readiness(seen: &Seen, node: &str, status: Option<&GpuNodeStatus>) -> Result<(), String> {
+    if seen.node.is_none() {
+        return Err(no_node(node));
+    }
+    let status =
+        status.ok_or_else(|| "the API server has not told of the GpuNode yet; are the definitions of deploy/crds installed?".to_owned())?;
     match status.conditions.iter().find(|one| one.type_ == "Ready" && one.status != "True") {
         Some(bad) => Err(format!("{}: {}", bad.reason, bad.message)),
         None => Ok(()),

@@ -28,7 +28,8 @@ enum Command {
 /// Which GPUs.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Gpus {
-    /// Have GPUs that do not exist: models and how many of each.
+    /// Have GPUs that do not exist: models and how many of each, such as H100-80GB×4 or A30×2,T4 (x will do for ×). They forget everything
+    /// when the program ends.
     #[arg(long, value_name = "MODEL×N", conflicts_with = "library")]
     simulated: Option<String>,
     /// NVIDIA's management library, if the system's loader does not find it.

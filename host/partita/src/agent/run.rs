@@ -30,8 +30,8 @@ Examples:
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
     /// The name of this machine's Node.
-    #[arg(long, env = "NODE_NAME", value_name = "NAME", default_value = "")]
-    node: String,
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node: Option<String>,
     #[command(flatten)]
     gpus: Gpus,
     /// How to reach the cluster, if not as kubectl or a pod does.
@@ -88,15 +88,20 @@ enum Slice {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Run) -> Result<ExitCode> {
-    anyhow::ensure!(!arguments.node.is_empty(), "no Node is named: name this machine's with --node or NODE_NAME (see `kubectl get nodes`)");
+    let node = arguments.node.clone().filter(|node| !node.is_empty());
+    let node = node.context("no Node is named: name this machine's with --node or NODE_NAME (see `kubectl get nodes`)")?;
+    if arguments.gpus.is_simulated() {
+        // A model that nobody knows does not become known by waiting.
+        arguments.gpus.driver(&node)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("there are no threads to run on")?;
-    let end = runtime.block_on(work(arguments));
+    let end = runtime.block_on(work(arguments, node));
     // A call of the driver that hangs is not waited for.
     runtime.shutdown_timeout(LAST_REQUESTS);
     end.map(|()| ExitCode::SUCCESS)
 }
 
-async fn work(arguments: &Run) -> Result<()> {
+async fn work(arguments: &Run, node: String) -> Result<()> {
     let client = client(arguments.kubeconfig.as_deref()).await?;
     let shared = Arc::new(Shared::default());
     let (stop, stopped) = watch::channel(false);
@@ -108,7 +113,7 @@ async fn work(arguments: &Run) -> Result<()> {
     let by_default = if arguments.gpus.is_simulated() { Common::Nothing } else { Common::Nvidias };
     let common = arguments.cdi_common.clone().map_or(by_default, Common::In);
     let settings = Settings {
-        node: arguments.node.clone(),
+        node: node.clone(),
         device: arguments.device(),
         device_plugins: arguments.device_plugins.clone(),
         pod_resources: arguments.pod_resources.clone(),
@@ -116,7 +121,7 @@ async fn work(arguments: &Run) -> Result<()> {
         cdi_common: common,
         proc: arguments.proc.clone(),
     };
-    let (gpus, node) = (arguments.gpus.clone(), arguments.node.clone());
+    let gpus = arguments.gpus.clone();
     let load: machine::Load = Arc::new(move || gpus.driver(&node));
     let end = partita_agent::run(client, load, settings, &shared, stopped).await;
     stop.send_replace(true);

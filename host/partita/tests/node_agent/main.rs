@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "the log of an agent belongs beside the failure")]
 
 mod bad_gpus;
+mod command;
 mod crashes;
 mod handshake;
 mod leaving;

@@ -109,7 +109,12 @@ impl Stage {
         let library = env::current_exe().unwrap().with_file_name("libnvidia_ml.so");
         assert!(library.exists(), "{} is not built: run cargo build -p partita-fake-nvml", library.display());
         let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
-        command.args(["-vv", "agent", "--listen", "127.0.0.1:0", "--node", NODE]);
+        command.args(["-vv", "agent"]);
+        for default in [["--listen", "127.0.0.1:0"], ["--node", NODE]] {
+            if !arguments.contains(&default[0]) {
+                command.args(default);
+            }
+        }
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig());
         command.arg("--state").arg(self.folder.path().join("state")).arg("--mps").arg(self.folder.path().join("mps"));
         if !arguments.contains(&"--no-cdi") {
