@@ -107,7 +107,7 @@ impl World {
     fn layout(&self) -> Layout<'_> {
         match &self.layout {
             _ if self.rule == Rule::Off => Layout::Off,
-            Some(spec) => Layout::Some(spec),
+            Some(spec) => Layout::Some(spec, &[]),
             None => Layout::None,
         }
     }
@@ -122,7 +122,9 @@ impl World {
         let kubelet = Some(&self.kubelet);
         let observed = layout.map(|layout| (layout.term, layout.generation)).unwrap_or_default();
         let (found, rule, driver, boot_id) = (&self.found[..], self.rule, Some("580"), "boot");
-        let facts = Facts { found, layout, observed, rule, offers, kubelet, driver, boot_id, standing: &standing };
+        let (known, unnamed, of_pods) = (kubelet, &[][..], &BTreeSet::new());
+        let facts =
+            Facts { found, layout, observed, rule, offers, kubelet, driver, boot_id, standing: &standing, known, unnamed, of_pods };
         report(&facts, before, Timestamp::UNIX_EPOCH)
     }
 }
@@ -183,7 +185,7 @@ fn may_be_free(world: &World, offer: &Offer) -> bool {
     let desired = match world.layout() {
         Layout::Off | Layout::Unknown => return false,
         Layout::None => None,
-        Layout::Some(spec) => spec.gpus.iter().find(|gpu| gpu.uuid == offer.gpu),
+        Layout::Some(spec, _) => spec.gpus.iter().find(|gpu| gpu.uuid == offer.gpu),
     };
     let count = |is_it: &dyn Fn(&DesiredPartition) -> bool| desired.map(|gpu| gpu.partitions.iter().filter(|one| is_it(one)).count());
     match &offer.what {

@@ -43,8 +43,9 @@ async fn while_the_kubelet_does_not_say_who_uses_what_nothing_is_destroyed() {
     stage.kubelet.faults(|faults| faults.refuse_pod_resources = Some("too many requests".to_owned()));
     says(&stage.reason("KubeletSilent").await, &["too many requests"]);
     stage.layout(1, 2, json!([stage.mig(0, &[("2g.20gb", 2, None)])])).await;
-    let blind = stage.gpu(0, "what is new is made", |gpu| gpu.partitions.len() == 3).await;
-    says(&blind.message, &["who uses the GPU and its partitions is not known, so nothing on it is destroyed", "too many requests"]);
+    let blind = stage.until("the layout is known", |status| status.observed_generation == 2).await;
+    assert!(blind.gpus[0].partitions.iter().all(|one| one.state != Ready || one.users == ["default/p"]), "{blind:#?}");
+    assert_eq!(stage.truth(0).len(), 2, "nothing is made or destroyed");
     // The same for an agent that knows nothing from before: what looks free may be anybody's.
     agent.kill();
     let _agent = stage.agent();
