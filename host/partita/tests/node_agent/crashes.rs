@@ -52,7 +52,7 @@ async fn killed_at_every_point_it_goes_on_where_it_was() {
         // Later steps are passed more than once: two are destroyed, two are made.
         for count in [1, 2] {
             generation += 1;
-            let layout = (generation as usize + 1) % 2;
+            let layout = usize::from(generation % 2 == 0);
             let what = format!("{point}:{count}");
             want(&stage, generation, layout).await;
             let mut doomed = stage.agent_with(&[], &[("PARTITA_FAULT", &what)]);
