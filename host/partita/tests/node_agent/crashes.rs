@@ -181,6 +181,8 @@ impl Crowd {
 async fn killed_at_any_moment_no_pod_loses_anything() {
     let seed = env::var("PARTITA_SEED").ok().map_or_else(|| fastrand::u64(..), |text| text.parse().unwrap());
     let what = format!("PARTITA_SEED={seed}");
+    // Beside any failure.
+    eprintln!("{what}");
     let mut dice = fastrand::Rng::with_seed(seed);
     let stage = Stage::new("H100-80GB", Some("auto")).await;
     stage.fake.set_mig(0, true).unwrap();
@@ -206,7 +208,6 @@ async fn killed_at_any_moment_no_pod_loses_anything() {
         stage.kubelet.terminate("default", pod);
     }
     stage.layout(1, generation + 1, json!([stage.mig(0, &[("3g.40gb", 0, None), ("1g.10gb", 6, None)])])).await;
-    eprintln!("{what}: {} pods came", crowd.born);
     stage.settled(0, &[("3g.40gb", 0), ("1g.10gb", 6)]).await;
 }
 
