@@ -121,8 +121,8 @@ fn visible(id: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn answers(cdi: bool) -> Answers {
-        let offer = |id: &str, healthy, planned| Offer {
+    fn offer(id: &str, healthy: bool, planned: bool) -> Offer {
+        Offer {
             resource: "nvidia.com/gpu".into(),
             id: id.into(),
             what: What::Whole,
@@ -134,7 +134,10 @@ mod tests {
             minor: None,
             memory_mib: 1,
             pipe: None,
-        };
+        }
+    }
+
+    fn answers(cdi: bool) -> Answers {
         let answers = Answers::default();
         let offers = [offer("a", true, false), offer("b", true, true), offer("c", false, false)];
         answers.offer(Arc::new(offers.into_iter().collect()), cdi);
@@ -149,6 +152,25 @@ mod tests {
         let choice = Choice { available: vec![a.clone(), b.clone()], required: vec![], size: 1 };
         assert_eq!(answers(true).prefer(&gpu, &choice), [id("b")]);
         assert_eq!(answers(true).prefer(&gpu, &Choice { size: 2, ..choice }), [b, a]);
+    }
+
+    #[test]
+    fn what_is_refused_was_not_given() {
+        let share = |number: u32| Offer {
+            resource: "nvidia.com/gpu-8gb".into(),
+            what: What::Mps { memory_mib: 8192 },
+            memory_mib: 81_559,
+            pipe: Some("/p".into()),
+            ..offer(&format!("g::8192mib-{number}"), true, false)
+        };
+        let answers = Answers::default();
+        answers.offer(Arc::new([share(0), share(1)].into_iter().collect()), true);
+        let resource = ResourceName::new("nvidia.com/gpu-8gb").unwrap();
+        let [one, other] = [0, 1].map(|number| DeviceId::new(&format!("g::8192mib-{number}")).unwrap());
+        assert!(answers.allocate(&resource, &[one.clone(), other.clone()]).unwrap_err().contains("one share under MPS"));
+        assert!(!answers.given().any(|_| true));
+        answers.allocate(&resource, &[one]).unwrap();
+        assert!(answers.given().any(|id| id == "g::8192mib-0") && !answers.given().any(|id| id == other.as_str()));
     }
 
     #[test]

@@ -123,8 +123,7 @@ impl World {
         let observed = layout.map(|layout| (layout.term, layout.generation)).unwrap_or_default();
         let (found, rule, driver, boot_id) = (&self.found[..], self.rule, Some("580"), "boot");
         let (known, unnamed, of_pods) = (kubelet, &[][..], &BTreeSet::new());
-        let facts =
-            Facts { found, layout, observed, rule, offers, kubelet, driver, boot_id, standing: &standing, known, unnamed, of_pods };
+        let facts = Facts { found, layout, observed, rule, offers, kubelet, driver, boot_id, standing: &standing, known, unnamed, of_pods };
         report(&facts, before, Timestamp::UNIX_EPOCH)
     }
 }

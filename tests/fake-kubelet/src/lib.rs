@@ -51,6 +51,8 @@ pub struct Faults {
     pub die_in_allocate: bool,
     /// Questions about pod resources are refused in these words.
     pub refuse_pod_resources: Option<String>,
+    /// It names no pods, as right after it was started, when it does not know them yet.
+    pub names_no_pods: bool,
     /// The answer about pods has so many pods more, each with a long name.
     pub invented_pods: usize,
 }

@@ -97,7 +97,13 @@ impl Service {
 impl PodResourcesLister for Service {
     async fn list(&self, _: Request<ListPodResourcesRequest>) -> Result<Response<ListPodResourcesResponse>, Status> {
         self.faults().await?;
-        let invented = lock(&self.0.faults).invented_pods;
+        let (invented, nobody) = {
+            let faults = lock(&self.0.faults);
+            (faults.invented_pods, faults.names_no_pods)
+        };
+        if nobody {
+            return Ok(Response::new(ListPodResourcesResponse::default()));
+        }
         let invent = |number| PodResources { name: format!("{number:01000}"), ..PodResources::default() };
         let pod_resources = self.pods().into_values().chain((0..invented).map(invent)).collect();
         Ok(Response::new(ListPodResourcesResponse { pod_resources }))

@@ -75,8 +75,8 @@ async fn without_a_label_nothing_is_switched_made_or_destroyed() {
     let gpu = stage.gpu(0, "it says why it is not shared", |gpu| gpu.message.contains("in turn")).await;
     says(&gpu.message, &["time-slicing or auto"]);
     assert!(stage.kubelet.healthy("partita.dev/gpu").is_empty());
-    let state = stage.fake.state().unwrap();
-    assert!(!state.gpus[0].mig && state.gpus[1].mig && state.gpus[1].instances.len() == 1);
+    let truth = stage.fake.state().unwrap();
+    assert!(!truth.gpus[0].mig && truth.gpus[1].mig && truth.gpus[1].instances.len() == 1);
     // With the label the same layout becomes true.
     stage.label(Some("auto")).await;
     stage.kubelet.until("it is shared in turn", |kubelet| kubelet.healthy("partita.dev/gpu").len() == 2).await;
@@ -158,10 +158,10 @@ async fn a_gpu_keeps_its_index_whatever_happens_to_others() {
     // One that was taken out, and came back.
     stage.fake.edit(|state| (state.gpus[0].lost, state.gpus[1].uuid) = (false, "GPU-new".to_owned())).unwrap();
     let _agent = stage.agent();
-    let last = stage.until("the new one is told", |status| status.gpus.len() == 4).await;
-    assert_eq!(indices(&last)[..3], before[..]);
-    assert_eq!((last.gpus[3].uuid.as_str(), last.gpus[3].index), ("GPU-new", 3));
-    says(&last.gpus[1].message, &["no longer lists it", "restart the node"]);
+    let all = stage.until("the new one is told", |status| status.gpus.len() == 4).await;
+    assert_eq!(indices(&all)[..3], before[..]);
+    assert_eq!((all.gpus[3].uuid.as_str(), all.gpus[3].index), ("GPU-new", 3));
+    says(&all.gpus[1].message, &["no longer lists it", "restart the node"]);
     let back = stage.gpu(0, "it is back", |gpu| gpu.healthy).await;
     assert_eq!(back.partitions[0].uuid, used[0]);
 }

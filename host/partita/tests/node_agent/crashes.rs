@@ -52,7 +52,7 @@ async fn killed_at_every_point_it_goes_on_where_it_was() {
         // Later steps are passed more than once: two are destroyed, two are made.
         for count in [1, 2] {
             generation += 1;
-            let layout = (generation as usize + 1) % 2;
+            let layout = usize::from(generation % 2 == 0);
             let what = format!("{point}:{count}");
             want(&stage, generation, layout).await;
             let mut doomed = stage.agent_with(&[], &[("PARTITA_FAULT", &what)]);
@@ -181,6 +181,8 @@ impl Crowd {
 async fn killed_at_any_moment_no_pod_loses_anything() {
     let seed = env::var("PARTITA_SEED").ok().map_or_else(|| fastrand::u64(..), |text| text.parse().unwrap());
     let what = format!("PARTITA_SEED={seed}");
+    // Beside any failure.
+    eprintln!("{what}");
     let mut dice = fastrand::Rng::with_seed(seed);
     let stage = Stage::new("H100-80GB", Some("auto")).await;
     stage.fake.set_mig(0, true).unwrap();
@@ -206,7 +208,6 @@ async fn killed_at_any_moment_no_pod_loses_anything() {
         stage.kubelet.terminate("default", pod);
     }
     stage.layout(1, generation + 1, json!([stage.mig(0, &[("3g.40gb", 0, None), ("1g.10gb", 6, None)])])).await;
-    eprintln!("{what}: {} pods came", crowd.born);
     stage.settled(0, &[("3g.40gb", 0), ("1g.10gb", 6)]).await;
 }
 

@@ -69,9 +69,9 @@ async fn label_off_gives_everything_back_and_label_on_takes_it_again() {
     says(&waits.partitions[0].message, &["it stays until they have ended"]);
     stage.kubelet.terminate("default", stays);
     says(&stage.reason("Restored").await, &["as they were found"]);
-    let state = stage.fake.state().unwrap();
-    assert_eq!(state.gpus.iter().map(|gpu| gpu.mig).collect::<Vec<_>>(), [false, true, false]);
-    assert_eq!((stage.truth(1), state.gpus[2].compute_mode, floor.running()), (foreign, 2, 0));
+    let truth = stage.fake.state().unwrap();
+    assert_eq!(truth.gpus.iter().map(|gpu| gpu.mig).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!((stage.truth(1), truth.gpus[2].compute_mode, floor.running()), (foreign, 2, 0));
     assert_eq!((sockets(&stage), stage.folder.path().join("cdi/partita.dev-gpu.json").exists()), (0, false));
     for resource in ["nvidia.com/gpu", ONE, "nvidia.com/mig-2g.20gb"] {
         assert!(stage.kubelet.healthy(resource).is_empty(), "{resource}");

@@ -14,3 +14,4 @@ mod programs;
 mod sharing;
 mod stage;
 mod surroundings;
+mod used;

@@ -63,18 +63,18 @@ async fn while_the_kubelet_does_not_say_who_uses_what_nothing_is_destroyed() {
 async fn a_full_disk_stops_changes_and_nothing_else() {
     let stage = Stage::new("H100-80GB", Some("auto")).await;
     stage.fake.set_mig(0, true).unwrap();
-    let state = stage.folder.path().join("state");
-    fs::write(&state, "a file where a folder should be").unwrap();
+    let folder = stage.folder.path().join("state");
+    fs::write(&folder, "a file where a folder should be").unwrap();
     let _agent = stage.agent();
     says(&stage.reason("CheckpointUnusable").await, &["state", "cannot be made", "make room"]);
-    fs::remove_file(&state).unwrap();
+    fs::remove_file(&folder).unwrap();
     stage.reason("Works").await;
-    symlink("/dev/full", state.join("agent.new")).unwrap();
+    symlink("/dev/full", folder.join("agent.new")).unwrap();
     stage.layout(1, 1, json!([stage.mig(0, &[("1g.10gb", 0, None)])])).await;
     let failed = stage.partition(0, "1g.10gb", 0, Failed).await;
     says(&failed.message, &["agent.json cannot be written", "No space left on device", "make room"]);
     assert!(stage.truth(0).is_empty());
-    fs::remove_file(state.join("agent.new")).unwrap();
+    fs::remove_file(folder.join("agent.new")).unwrap();
     stage.settled(0, &[("1g.10gb", 0)]).await;
 }
 
