@@ -3,10 +3,13 @@
 use std::fs;
 
 use partita_fake_kubelet::Pod;
-use partita_kube::crd::PartitionState::Destroying;
+use partita_kube::crd::{
+    FoundPartition,
+    PartitionState::{Destroying, Ready},
+};
 use serde_json::json;
 
-use crate::stage::{Stage, says};
+use crate::stage::Stage;
 
 const ONE: &str = "nvidia.com/mig-1g.10gb";
 
@@ -24,10 +27,10 @@ async fn what_the_kubelet_has_written_down_stays_although_it_names_nobody() {
     agent.kill();
     let _agent = stage.agent();
     stage.layout(1, 2, json!([stage.mig(0, &[("2g.20gb", 2, None)])])).await;
-    let kept = stage.partition(0, "1g.10gb", 0, Destroying).await;
-    says(&kept.message, &["a container that the kubelet has written down", "stays until"]);
-    assert!(kept.users.is_empty(), "nobody's name is known: {kept:?}");
-    stage.partition(0, "2g.20gb", 2, partita_kube::crd::PartitionState::Ready).await;
+    let words = "is used by a container that the kubelet has written down; it stays until";
+    let told = |one: &FoundPartition| one.state == Destroying && one.message.contains(words) && one.users.is_empty();
+    stage.gpu(0, "why it stays is told", |gpu| gpu.partitions.iter().any(told)).await;
+    stage.partition(0, "2g.20gb", 2, Ready).await;
     assert!(stage.truth(0).iter().any(|one| one.2 == uuids), "{:?}", stage.truth(0));
 
     stage.kubelet.faults(|faults| faults.names_no_pods = false);
@@ -73,9 +76,10 @@ async fn processes_of_pods_are_told_by_their_pods_names_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_could_not_be_taken_from_the_kubelet_is_not_destroyed() {
-    let stage = Stage::new("H100-80GB", Some("auto")).await;
+    let stage = Stage::new("H100-80GB×2", Some("auto")).await;
     let _agent = stage.agent();
     stage.layout(1, 1, json!([stage.mig(0, &[("1g.10gb", 0, None)])])).await;
+    // Of the other GPU there is something to write.
     let uuids = stage.settled(0, &[("1g.10gb", 0)]).await;
     let cdi = stage.folder.path().join("cdi");
     fs::remove_dir_all(&cdi).unwrap();
