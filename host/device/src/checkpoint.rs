@@ -7,15 +7,24 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{fault, mig::Spec};
+use crate::{
+    fault,
+    gpu::{ComputeMode, MigMode},
+    mig::Spec,
+};
 
 /// The version of the file's form. Another is not read.
 const VERSION: u32 = 1;
+/// How long a lock is waited for. A program that the last agent had just begun to run may have it for a moment longer than the agent.
+const LOCK_MAX: Duration = Duration::from_secs(1);
+const LOCK_EVERY: Duration = Duration::from_millis(5);
 
 /// Why what was made cannot be kept or read.
 #[derive(Debug, Error)]
@@ -63,11 +72,61 @@ pub struct Entry {
     pub found_after: Option<(i64, i64)>,
 }
 
+/// What was changed of a GPU as a whole, and how it was found. Noted before it is changed, and forgotten once it is as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// UUID of the GPU.
+    pub gpu: String,
+    /// The MIG mode as it was found. Kept over boots: Ampere keeps the mode in itself, so what was switched stays switched; later models
+    /// forget it, and then it is as it was found or is left as it is found next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<MigMode>,
+    /// The compute mode as it was found. Forgotten at a boot, which makes it the default whatever it was: that is how the machine would be
+    /// without this program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_mode: Option<ComputeMode>,
+    /// What is shared by MPS. Forgotten at a boot, which no daemon survives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mps: Option<Shared>,
+    /// Its time slices are not the driver's. Forgotten at a boot, as the driver does.
+    #[serde(default)]
+    pub time_sliced: bool,
+}
+
+impl Changed {
+    /// Whether it is as it was found.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self { gpu: self.gpu.clone(), ..Self::default() }
+    }
+}
+
+/// A GPU that is shared by MPS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Its shares, MiB each.
+    pub shares: Vec<u32>,
+    /// What a client may have at most, MiB.
+    pub limit_mib: u32,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Content {
     version: u32,
     boot_id: String,
     entries: Vec<Entry>,
+    #[serde(default)]
+    changed: Vec<Changed>,
+}
+
+impl Content {
+    /// What of it is still so after another boot.
+    fn after_boot(self, boot_id: &str) -> Self {
+        let kept = |one: Changed| Changed { gpu: one.gpu, mig: one.mig, ..Changed::default() };
+        let mut changed: Vec<Changed> = self.changed.into_iter().map(kept).collect();
+        changed.retain(|one| !one.is_nothing());
+        Self { version: VERSION, boot_id: boot_id.to_owned(), entries: Vec::new(), changed }
+    }
 }
 
 /// The file, locked for as long as this lives.
@@ -91,18 +150,22 @@ impl Checkpoint {
         }
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(failed("locked"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(CheckpointError::Locked(path.to_owned())),
-            Err(fs::TryLockError::Error(source)) => return Err(failed("locked")(source)),
+        let until = Instant::now() + LOCK_MAX;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_EVERY),
+                Err(fs::TryLockError::WouldBlock) => return Err(CheckpointError::Locked(path.to_owned())),
+                Err(fs::TryLockError::Error(source)) => return Err(failed("locked")(source)),
+            }
         }
-        let fresh = || Content { version: VERSION, boot_id: boot_id.to_owned(), entries: Vec::new() };
+        let fresh = || Content::default().after_boot(boot_id);
         let (content, damage) = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (fresh(), None),
             Err(source) => return Err(failed("read")(source)),
             Ok(bytes) => match parse(&bytes) {
                 Ok(content) if content.boot_id == boot_id => (content, None),
-                Ok(_) => (fresh(), None),
+                Ok(content) => (content.after_boot(boot_id), None),
                 Err(why) => {
                     let aside = path.with_extension("damaged");
                     fs::rename(path, &aside).map_err(failed("put aside"))?;
@@ -164,13 +227,44 @@ impl Checkpoint {
         if entries.len() == self.content.entries.len() { Ok(()) } else { self.replace(entries) }
     }
 
+    /// What was changed of a GPU as a whole.
+    #[must_use]
+    pub fn changed(&self, gpu: &str) -> Changed {
+        let none = || Changed { gpu: gpu.to_owned(), ..Changed::default() };
+        self.content.changed.iter().find(|one| one.gpu == gpu).cloned().unwrap_or_else(none)
+    }
+
+    /// Keeps what was changed of a GPU as a whole. If it cannot be kept, nothing is known anew.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn change(&mut self, gpu: &str, edit: impl FnOnce(&mut Changed)) -> Result<(), CheckpointError> {
+        let was = self.changed(gpu);
+        let mut is = was.clone();
+        edit(&mut is);
+        if is == was {
+            return Ok(());
+        }
+        let mut changed: Vec<Changed> = self.content.changed.iter().filter(|one| one.gpu != gpu).cloned().collect();
+        if !is.is_nothing() {
+            changed.push(is);
+            changed.sort_by(|one, other| one.gpu.cmp(&other.gpu));
+        }
+        let (boot_id, entries) = (self.content.boot_id.clone(), self.content.entries.clone());
+        self.keep(Content { version: VERSION, boot_id, entries, changed })
+    }
+
     fn without(&self, gpu: &str, spec: &Spec) -> Vec<Entry> {
         self.content.entries.iter().filter(|entry| entry.gpu != gpu || entry.spec != *spec).cloned().collect()
     }
 
     fn replace(&mut self, mut entries: Vec<Entry>) -> Result<(), CheckpointError> {
         entries.sort_by(|one, other| (&one.gpu, &one.spec).cmp(&(&other.gpu, &other.spec)));
-        let content = Content { version: VERSION, boot_id: self.content.boot_id.clone(), entries };
+        let (boot_id, changed) = (self.content.boot_id.clone(), self.content.changed.clone());
+        self.keep(Content { version: VERSION, boot_id, entries, changed })
+    }
+
+    fn keep(&mut self, content: Content) -> Result<(), CheckpointError> {
         self.write(&content).map_err(|source| CheckpointError::File { path: self.path.clone(), done: "written", source })?;
         self.content = content;
         Ok(())
@@ -220,6 +314,35 @@ mod tests {
         assert_eq!(again.entries(), [entry(0, Stage::Made)]);
         drop(again);
         assert!(Checkpoint::open(&path, "b").unwrap().0.entries().is_empty());
+    }
+
+    #[test]
+    fn how_a_gpu_was_found_outlives_a_boot_as_far_as_the_gpu_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let (mut one, _) = Checkpoint::open(&path, "a").unwrap();
+        let on = MigMode { current: true, pending: true };
+        let edit = |changed: &mut Changed| {
+            changed.mig = Some(on);
+            changed.compute_mode = Some(ComputeMode::Prohibited);
+            changed.mps = Some(Shared { shares: vec![1024, 2048], limit_mib: 2048 });
+            changed.time_sliced = true;
+        };
+        one.change("GPU-1", edit).unwrap();
+        one.change("GPU-2", |changed| changed.time_sliced = true).unwrap();
+        let before = one.changed("GPU-1");
+        drop(one);
+        let (again, _) = Checkpoint::open(&path, "a").unwrap();
+        assert_eq!(again.changed("GPU-1"), before);
+        drop(again);
+        let (mut after, _) = Checkpoint::open(&path, "b").unwrap();
+        assert_eq!(after.changed("GPU-1"), Changed { gpu: "GPU-1".to_owned(), mig: Some(on), ..Changed::default() });
+        assert!(after.changed("GPU-2").is_nothing());
+        after.put(entry(0, Stage::Made)).unwrap();
+        after.change("GPU-1", |changed| changed.mig = None).unwrap();
+        drop(after);
+        let (last, _) = Checkpoint::open(&path, "b").unwrap();
+        assert!(last.changed("GPU-1").is_nothing() && last.entries().len() == 1);
     }
 
     #[test]

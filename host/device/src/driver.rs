@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     error::DeviceError,
-    gpu::{Activation, DriverProfile, Event, GpuInfo, Instance, Process},
+    gpu::{Activation, ComputeMode, DriverProfile, Event, GpuInfo, Instance, Process},
 };
 
 /// Asks GPUs and changes them. GPUs are named by UUID. Nothing here remembers anything: every answer is what the driver says now.
@@ -70,6 +70,18 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// If the driver refuses.
     fn set_mode(&self, gpu: &str, on: bool) -> Result<Activation, DeviceError>;
+
+    /// Who may compute on a GPU.
+    ///
+    /// # Errors
+    /// [`crate::nvml::Code::NOT_SUPPORTED`] where there is no such mode, and others.
+    fn compute_mode(&self, gpu: &str) -> Result<ComputeMode, DeviceError>;
+
+    /// Says who may compute on a GPU from now on; who does so already goes on.
+    ///
+    /// # Errors
+    /// [`crate::nvml::Code::NOT_SUPPORTED`] while MIG is on, and others.
+    fn set_compute_mode(&self, gpu: &str, mode: ComputeMode) -> Result<(), DeviceError>;
 
     /// The processes that use a GPU, of all its instances.
     ///

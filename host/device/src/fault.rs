@@ -16,6 +16,22 @@ pub const POINTS: &[&str] = &[
     "checkpoint-renamed",
 ];
 
+/// Every place, in the order in which a GPU is switched, shared by MPS, sliced and given back.
+pub const SHARING_POINTS: &[&str] = &[
+    "mode-noted",
+    "mode-set",
+    "share-noted",
+    "share-exclusive",
+    "share-started",
+    "share-limited",
+    "unshare-begun",
+    "unshare-ended",
+    "unshare-swept",
+    "unshare-mode",
+    "slice-noted",
+    "slice-set",
+];
+
 /// In a debug build ends the process if `PARTITA_FAULT` names this place, as `PLACE` or `PLACE:N` for the Nth time that it is passed.
 #[cfg(debug_assertions)]
 pub(crate) fn point(place: &str) {
@@ -25,7 +41,7 @@ pub(crate) fn point(place: &str) {
     };
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
     static PASSED: AtomicU32 = AtomicU32::new(0);
-    debug_assert!(POINTS.contains(&place), "{place} is missing in the list");
+    debug_assert!(POINTS.iter().chain(SHARING_POINTS).any(|one| *one == place), "{place} is missing in the list");
     let wanted = WANTED.get_or_init(|| {
         let text = std::env::var("PARTITA_FAULT").ok()?;
         let (place, count) = text.split_once(':').map_or((text.as_str(), 1), |(place, count)| (place, count.parse().unwrap_or(1)));

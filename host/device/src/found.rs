@@ -1,11 +1,15 @@
 //! What is told of a GPU and its partitions: what the agent reports.
 
+use std::path::PathBuf;
+
+use partita_core::model::Cut;
+
 use crate::{
     discover::Gpu,
     mig::{Problem, Spec},
 };
 
-/// How far a partition is.
+/// How far a partition is, or the sharing of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartState {
     /// It can be used.
@@ -50,6 +54,17 @@ impl Part {
     }
 }
 
+/// A GPU that is shared by MPS, or that shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// The folder in which its daemon listens: what [`crate::mps::mounts`] takes.
+    pub pipe: PathBuf,
+    /// The memory of each share, MiB.
+    pub shares: Vec<u32>,
+    /// How far it is: ready; there although the GPU shall be cut otherwise; or not there, or not as wanted.
+    pub state: PartState,
+}
+
 /// A GPU with its partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -61,6 +76,20 @@ pub struct Found {
     pub notes: Vec<String>,
     /// Its partitions.
     pub parts: Vec<Part>,
+    /// What there is of MPS.
+    pub sharing: Option<Sharing>,
     /// Who uses it as a whole.
     pub users: Vec<String>,
+}
+
+impl Found {
+    /// How it is cut, or is about to be.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        match self.sharing {
+            _ if self.gpu.is_cut() => Cut::Mig,
+            Some(_) => Cut::Mps,
+            None => Cut::Shares,
+        }
+    }
 }

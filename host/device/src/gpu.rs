@@ -1,6 +1,7 @@
 //! What a driver tells of GPUs: plain data, in the words of NVML.
 
 use partita_core::model::Engines;
+use serde::{Deserialize, Serialize};
 
 /// A GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,12 +27,27 @@ pub struct GpuInfo {
 }
 
 /// Whether MIG is on, and whether it will be after the next reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigMode {
     /// Now.
     pub current: bool,
     /// After the next reset.
     pub pending: bool,
+}
+
+/// Who may compute on a GPU. Every start of the machine makes it [`ComputeMode::Default`], and so does switching MIG on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeMode {
+    /// Everybody.
+    #[default]
+    Default,
+    /// One thread, which drivers no longer have.
+    ExclusiveThread,
+    /// Nobody.
+    Prohibited,
+    /// One process: with MPS, its server.
+    ExclusiveProcess,
 }
 
 /// What came of switching the MIG mode.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     driver::Driver,
     error::DeviceError,
-    gpu::{Activation, ComputeInstance, DriverProfile, Event, GpuInfo, Instance, MigMode, Process},
+    gpu::{Activation, ComputeInstance, ComputeMode, DriverProfile, Event, GpuInfo, Instance, MigMode, Process},
     nvml::Code,
 };
 
@@ -29,6 +29,7 @@ struct Device {
     uuid: String,
     model: GpuModel,
     mig: bool,
+    compute_mode: ComputeMode,
     instances: Vec<Instance>,
     processes: Vec<Process>,
     made: u64,
@@ -51,8 +52,7 @@ impl Simulated {
             }
             for _ in 0..count {
                 let uuid = format!("GPU-{}", uuid(&format!("{node}/{}", gpus.len())));
-                let (instances, processes) = (Vec::new(), Vec::new());
-                gpus.push(Device { uuid, model: model.clone(), mig: false, instances, processes, made: 0 });
+                gpus.push(Device::new(uuid, model.clone()));
             }
         }
         Ok(Self { gpus: Mutex::new(gpus), seed: node.to_owned() })
@@ -81,6 +81,11 @@ impl Simulated {
 }
 
 impl Device {
+    fn new(uuid: String, model: GpuModel) -> Self {
+        let (instances, processes) = (Vec::new(), Vec::new());
+        Self { uuid, model, mig: false, compute_mode: ComputeMode::Default, instances, processes, made: 0 }
+    }
+
     fn grid(&self) -> Result<&Grid, Code> {
         self.model.grid.as_ref().filter(|_| self.mig).ok_or(Code::NOT_SUPPORTED)
     }
@@ -212,7 +217,24 @@ impl Driver for Simulated {
                 return Ok(Activation::InUse);
             }
             device.mig = on;
+            if on {
+                device.compute_mode = ComputeMode::Default;
+            }
             Ok(Activation::Done)
+        })
+    }
+
+    fn compute_mode(&self, gpu: &str) -> Result<ComputeMode, DeviceError> {
+        self.on(gpu, "compute_mode", |device| Ok(device.compute_mode))
+    }
+
+    fn set_compute_mode(&self, gpu: &str, mode: ComputeMode) -> Result<(), DeviceError> {
+        self.on(gpu, "set_compute_mode", |device| {
+            if device.mig {
+                return Err(Code::NOT_SUPPORTED);
+            }
+            device.compute_mode = mode;
+            Ok(())
         })
     }
 

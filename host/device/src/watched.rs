@@ -14,7 +14,7 @@ use std::{
 use crate::{
     driver::Driver,
     error::DeviceError,
-    gpu::{Activation, DriverProfile, Event, GpuInfo, Instance, Process},
+    gpu::{Activation, ComputeMode, DriverProfile, Event, GpuInfo, Instance, Process},
 };
 
 /// How long a call may take. Destroying takes about a second and a walk over all instances up to ten after the driver was loaded, so this
@@ -155,6 +155,14 @@ impl Driver for Watched {
 
     fn set_mode(&self, gpu: &str, on: bool) -> Result<Activation, DeviceError> {
         self.of(gpu, "set_mode", move |driver, gpu| driver.set_mode(gpu, on))
+    }
+
+    fn compute_mode(&self, gpu: &str) -> Result<ComputeMode, DeviceError> {
+        self.of(gpu, "compute_mode", |driver, gpu| driver.compute_mode(gpu))
+    }
+
+    fn set_compute_mode(&self, gpu: &str, mode: ComputeMode) -> Result<(), DeviceError> {
+        self.of(gpu, "set_compute_mode", move |driver, gpu| driver.set_compute_mode(gpu, mode))
     }
 
     fn processes(&self, gpu: &str) -> Result<Vec<Process>, DeviceError> {

@@ -103,9 +103,8 @@ pub(crate) enum Command {
     Scheduler(Scheduler),
     /// Why a pod of a cluster waits; or play a small scenario with the real planner and tell what it did, and what is on every GPU.
     Explain(Explain),
-    /// What a node's agent does, on this machine.
-    #[command(subcommand)]
-    Agent(Agent),
+    /// Run the agent of this machine's node, which cuts its GPUs; or look at them.
+    Agent(Box<Agent>),
     /// Write the sample cluster and workload that `simulate` runs by default.
     Sample(Sample),
     /// Look at policies: what is bundled, whether a component is one, what it costs.

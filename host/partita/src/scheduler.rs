@@ -106,7 +106,7 @@ fn name(arguments: &Scheduler) -> String {
     set.or_else(machine).filter(|name| !name.is_empty()).unwrap_or_else(|| "partita".into())
 }
 
-async fn stop_on_signal(stop: watch::Sender<bool>) {
+pub(crate) async fn stop_on_signal(stop: watch::Sender<bool>) {
     let term = async {
         match tokio::signal::unix::signal(SignalKind::terminate()) {
             Ok(mut signal) => drop(signal.recv().await),

@@ -128,7 +128,7 @@ impl Fake {
     /// # Errors
     /// If the folder cannot be written.
     pub fn hold(&self, gpu: usize, instance: Option<u32>, pid: u32) -> Result<(), FakeError> {
-        self.edit(|state| state.gpus[gpu].holds.push(Hold { pid, instance, hidden: false }))
+        self.edit(|state| state.gpus[gpu].holds.push(Hold { pid, instance, hidden: false, real: false }))
     }
 
     /// A monitor keeps a handle, which no list shows.
@@ -136,7 +136,15 @@ impl Fake {
     /// # Errors
     /// If the folder cannot be written.
     pub fn keep_handle(&self, gpu: usize, instance: Option<u32>, pid: u32) -> Result<(), FakeError> {
-        self.edit(|state| state.gpus[gpu].holds.push(Hold { pid, instance, hidden: true }))
+        self.edit(|state| state.gpus[gpu].holds.push(Hold { pid, instance, hidden: true, real: false }))
+    }
+
+    /// A process of this machine uses a GPU as a whole, until it ends.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn hold_process(&self, gpu: usize, pid: u32) -> Result<(), FakeError> {
+        self.edit(|state| state.gpus[gpu].holds.push(Hold { pid, instance: None, hidden: false, real: true }))
     }
 
     /// A process ends.

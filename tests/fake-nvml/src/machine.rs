@@ -1,5 +1,7 @@
 //! GPUs, instances and processes, and what a driver makes of calls.
 
+use std::fs;
+
 use partita_core::model::{GpuModel, Grid, Placement, Profile};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +73,9 @@ pub struct Gpu {
     pub mig: bool,
     /// MIG will be on after a reset.
     pub pending: bool,
+    /// Who may compute on it, as NVML counts: 0 for everybody, 3 for one process.
+    #[serde(default)]
+    pub compute_mode: u32,
     /// It fell off the bus.
     pub lost: bool,
     /// A hypervisor made it.
@@ -128,6 +133,16 @@ pub struct Hold {
     pub instance: Option<u32>,
     /// It does not compute and so is in no list, but keeps a handle, as DCGM does.
     pub hidden: bool,
+    /// It is a process of this machine, and uses the GPU until it ends.
+    #[serde(default)]
+    pub real: bool,
+}
+
+impl Hold {
+    /// Whether it is still so. A process that ended and that nobody waits for has no program any more.
+    pub(crate) fn is_so(&self) -> bool {
+        !self.real || fs::read_link(format!("/proc/{}/exe", self.pid)).is_ok()
+    }
 }
 
 impl State {
@@ -224,7 +239,7 @@ impl State {
         if phantom {
             return Ok(0);
         }
-        if !gpu.holds.is_empty() || (!on && gpu.real().next().is_some()) {
+        if gpu.holds.iter().any(Hold::is_so) || (!on && gpu.real().next().is_some()) {
             return Ok(IN_USE);
         }
         gpu.pending = on;
@@ -232,7 +247,27 @@ impl State {
             return Ok(RESET_REQUIRED);
         }
         gpu.mig = on;
+        if on {
+            gpu.compute_mode = 0;
+        }
         Ok(0)
+    }
+}
+
+impl State {
+    /// Says who may compute on a GPU; a phantom says so and does not.
+    pub(crate) fn set_compute_mode(&mut self, gpu: usize, mode: u32, phantom: bool) -> Result<(), Code> {
+        let gpu = self.gpu_mut(gpu)?;
+        match mode {
+            0 | 2 | 3 if gpu.mig => Err(NOT_SUPPORTED),
+            0 | 2 | 3 => {
+                gpu.compute_mode = if phantom { gpu.compute_mode } else { mode };
+                Ok(())
+            }
+            // One thread only: no driver has it any more.
+            1 => Err(NOT_SUPPORTED),
+            _ => Err(INVALID_ARGUMENT),
+        }
     }
 }
 
@@ -297,6 +332,7 @@ impl Gpu {
     pub(crate) fn reset(&mut self, started: bool) {
         self.instances.clear();
         self.holds.clear();
+        self.compute_mode = 0;
         if started && !geometry::keeps_mode(&self.model) {
             self.pending = false;
         }

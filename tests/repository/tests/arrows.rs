@@ -8,11 +8,12 @@ use serde_json::Value;
 
 /// Ours → ours, normal and build dependencies. A policy crate is any other that lies under policies/.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("partita", &["partita-core", "partita-device", "partita-kube", "partita-policy", "partita-sim", "partita-web"]),
+    ("partita", &["partita-agent", "partita-core", "partita-device", "partita-kube", "partita-policy", "partita-sim", "partita-web"]),
     ("partita-policy", &["partita-core", "partita-policies", "partita-sdk"]),
     ("partita-kube", &["partita-core"]),
     ("partita-device", &["partita-core"]),
     ("partita-kubelet", &[]),
+    ("partita-agent", &["partita-core", "partita-device", "partita-kube", "partita-kubelet"]),
     ("partita-sim", &["partita-core"]),
     ("partita-core", &[]),
     ("partita-sdk", &[]),
@@ -20,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partita-bench", &["partita-cluster", "partita-core", "partita-hostile", "partita-kube", "partita-policy", "partita-sim"]),
     ("partita-cluster", &["partita-core", "partita-kube"]),
     ("partita-differential", &["partita-cluster", "partita-core", "partita-kube"]),
+    ("partita-fake-mps", &[]),
     ("partita-fake-nvml", &["partita-core"]),
     ("partita-fake-kubelet", &["partita-kubelet"]),
     ("partita-hostile", &["partita-policy"]),

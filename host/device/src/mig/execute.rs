@@ -53,9 +53,9 @@ impl Work<'_> {
                 },
                 Step::Switch { on } => done.mode = self.switch(*on, &done).err(),
                 // Where it cannot be, a note says what will happen at the reset.
-                Step::Stay { on } => match self.driver.set_mode(self.uuid(), *on) {
+                Step::Stay { on } => match self.stay(*on) {
                     Ok(activation) => tracing::info!(gpu = self.uuid(), on, ?activation, "MIG stays as it is"),
-                    Err(error) => tracing::warn!(gpu = self.uuid(), on, "MIG may not stay as it is: {error}"),
+                    Err(problem) => tracing::warn!(gpu = self.uuid(), on, "MIG may not stay as it is: {problem}"),
                 },
                 Step::Complete { instance, spec } => {
                     if let Err(problem) = self.complete(*instance, spec) {
@@ -237,7 +237,29 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn switch(&self, on: bool, done: &Done) -> Result<(), Problem> {
+    /// Notes how the GPU is before its mode is another for the first time, so that it can be so again. Switching MIG on changes the compute
+    /// mode too.
+    fn note_modes(&mut self) -> Result<(), Problem> {
+        let mig = self.gpu.info.mode;
+        let compute_mode = match self.driver.compute_mode(self.uuid()) {
+            Ok(mode) => Some(mode),
+            // There is none that could be lost.
+            Err(DeviceError::Call { code: Code::NOT_SUPPORTED, .. } | DeviceError::NoFunction { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let noted = self.checkpoint.change(&self.gpu.info.uuid, |changed| {
+            changed.mig = changed.mig.or(mig);
+            changed.compute_mode = changed.compute_mode.or(compute_mode);
+        });
+        noted.map_err(|error| Problem::NotNoted(error.to_string()))
+    }
+
+    fn stay(&mut self, on: bool) -> Result<Activation, Problem> {
+        self.note_modes()?;
+        Ok(self.driver.set_mode(self.uuid(), on)?)
+    }
+
+    fn switch(&mut self, on: bool, done: &Done) -> Result<(), Problem> {
         if let Some(problem) = done.kept.values().next() {
             return Err(problem.clone());
         }
@@ -246,7 +268,11 @@ impl Work<'_> {
             Ok(users) => return Err(Problem::SwitchUsed { users: users.join(", ") }),
             Err(why) => return Err(Problem::Unknown { what: "the GPU".to_owned(), why }),
         }
-        match self.driver.set_mode(self.uuid(), on)? {
+        self.note_modes()?;
+        point("mode-noted");
+        let activation = self.driver.set_mode(self.uuid(), on)?;
+        point("mode-set");
+        match activation {
             Activation::Done => {}
             Activation::NeedsReset => return Err(Problem::NeedsReset),
             Activation::InUse => return Err(Problem::SwitchUsed { users: "others whom the driver does not name".to_owned() }),

@@ -8,11 +8,10 @@ mod plan;
 
 use std::fmt;
 
-use partita_core::model::Cut;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::error::DeviceError;
+use crate::{error::DeviceError, mps::MpsError};
 pub use plan::{Existing, Plan, Question, Step, plan};
 
 /// What a partition is: a profile and the first slot.
@@ -28,21 +27,6 @@ impl fmt::Display for Spec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} at slot {}", self.profile, self.start)
     }
-}
-
-/// How a GPU shall be cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// UUID of the GPU.
-    pub gpu: String,
-    /// Term and generation of the layout that says so.
-    pub generation: (i64, i64),
-    /// How it shall be cut. MPS and shares need MIG off.
-    pub cut: Cut,
-    /// With [`Cut::Mig`] its partitions: all that shall be, none besides. Any spelling of a profile's name will do.
-    pub partitions: Vec<Spec>,
-    /// Whether the operator lets MIG be switched on and off.
-    pub may_switch: bool,
 }
 
 /// Why something of a wish is not so, or why something stays that the wish does not have.
@@ -114,6 +98,15 @@ pub enum Problem {
     /// The driver said that it was destroyed.
     #[error("{0} is still there, although the driver said that it was destroyed; reset the GPU when it is idle")]
     StillThere(String),
+    /// The GPU cannot be shared by MPS as wanted.
+    #[error(transparent)]
+    Mps(#[from] MpsError),
+    /// The GPU cannot be made ready for MPS, or taken from it, while it is used.
+    #[error("the GPU is used by {users}; MPS is begun and ended when nobody uses it")]
+    SharedUsed {
+        /// Who.
+        users: String,
+    },
     /// The GPU is unhealthy.
     #[error("{0}")]
     Unhealthy(String),

@@ -2,7 +2,8 @@
 
 use partita_core::model::{Cut, Grid, Placement, SlotMask};
 
-use super::{Problem, Spec, Wish};
+use super::{Problem, Spec};
+use crate::wish::Wish;
 
 /// A GPU instance that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, ffi::OsStr, path::Path, sync::Mutex, sync::Pois
 
 use nvml_wrapper::{
     Device, Nvml,
-    enum_wrappers::device::GpuVirtualizationMode,
+    enum_wrappers::device::{self, GpuVirtualizationMode},
     error::{NvmlError, nvml_try},
     struct_wrappers::device::ProcessInfo,
 };
@@ -18,7 +18,7 @@ use ffi::{EventSet, Raw};
 use crate::{
     driver::Driver,
     error::DeviceError,
-    gpu::{Activation, DriverProfile, Event, GpuInfo, Instance, MigMode, Process},
+    gpu::{Activation, ComputeMode, DriverProfile, Event, GpuInfo, Instance, MigMode, Process},
 };
 
 /// The library's name, found by the system's loader.
@@ -82,6 +82,8 @@ impl NvmlDriver {
             nvmlDeviceGetVirtualizationMode,
             nvmlDeviceGetMigMode,
             nvmlDeviceSetMigMode,
+            nvmlDeviceGetComputeMode,
+            nvmlDeviceSetComputeMode,
             nvmlDeviceGetMaxMigDeviceCount,
             nvmlDeviceGetMigDeviceHandleByIndex,
             nvmlDeviceGetDeviceHandleFromMigDeviceHandle,
@@ -235,6 +237,26 @@ impl Driver for NvmlDriver {
             Code::IN_USE => Ok(Activation::InUse),
             _ => nvml_try(status).map(|()| Activation::Done).map_err(|error| failed(function, gpu, error)),
         }
+    }
+
+    fn compute_mode(&self, gpu: &str) -> Result<ComputeMode, DeviceError> {
+        let mode = self.device(gpu)?.compute_mode().map_err(|error| failed("nvmlDeviceGetComputeMode", gpu, error))?;
+        Ok(match mode {
+            device::ComputeMode::Default => ComputeMode::Default,
+            device::ComputeMode::ExclusiveThread => ComputeMode::ExclusiveThread,
+            device::ComputeMode::Prohibited => ComputeMode::Prohibited,
+            device::ComputeMode::ExclusiveProcess => ComputeMode::ExclusiveProcess,
+        })
+    }
+
+    fn set_compute_mode(&self, gpu: &str, mode: ComputeMode) -> Result<(), DeviceError> {
+        let mode = match mode {
+            ComputeMode::Default => device::ComputeMode::Default,
+            ComputeMode::ExclusiveThread => device::ComputeMode::ExclusiveThread,
+            ComputeMode::Prohibited => device::ComputeMode::Prohibited,
+            ComputeMode::ExclusiveProcess => device::ComputeMode::ExclusiveProcess,
+        };
+        self.device(gpu)?.set_compute_mode(mode).map_err(|error| failed("nvmlDeviceSetComputeMode", gpu, error))
     }
 
     fn processes(&self, gpu: &str) -> Result<Vec<Process>, DeviceError> {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use nvidia_ml::{Fault, What};
 use partita_core::model::Cut;
-use partita_device::{PartState, mig::Wish};
+use partita_device::{PartState, Wish};
 
 use crate::support::{Machine, NOBODY, at, truth, why, wish};
 

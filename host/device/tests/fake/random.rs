@@ -7,13 +7,10 @@ use partita_core::{
     layout::Layouts,
     model::{Cut, Grid, Placement, catalog},
 };
-use partita_device::{
-    Found, Node, PartState,
-    mig::{Spec, Wish},
-};
+use partita_device::{Found, Node, PartState, Wish, mig::Spec};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use crate::support::Machine;
+use crate::support::{Machine, wish};
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -90,7 +87,7 @@ impl World {
     fn new(model: &str) -> Self {
         let machine = Machine::cut(model);
         let grid = catalog::builtin(model).unwrap().grid.unwrap();
-        let wanted = Wish { gpu: machine.uuid(0), generation: (1, 0), cut: Cut::Mig, partitions: Vec::new(), may_switch: true };
+        let wanted = Wish { may_switch: true, ..wish(&machine.uuid(0), 0, &[]) };
         let node = Some(machine.node());
         Self { layouts: Layouts::of(&grid).unwrap(), machine, grid, node, generation: 0, wanted, pid: 0, pods: BTreeSet::new() }
     }

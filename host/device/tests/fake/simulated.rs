@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use partita_core::model::Cut;
 use partita_device::{
-    DeviceError, Driver, Found, Node, PartState, Settings, Simulated,
-    gpu::{Activation, DriverProfile, Event, GpuInfo, Instance, Process},
-    mig::{Spec, Wish},
+    DeviceError, Driver, Found, Node, PartState, Settings, Simulated, Wish,
+    gpu::{Activation, ComputeMode, DriverProfile, Event, GpuInfo, Instance, Process},
+    mig::Spec,
 };
 
 use crate::support::{Machine, NOBODY, at, wish};
@@ -102,6 +102,14 @@ impl Driver for Crowded {
 
     fn set_mode(&self, gpu: &str, on: bool) -> Result<Activation, DeviceError> {
         self.0.set_mode(gpu, on)
+    }
+
+    fn compute_mode(&self, gpu: &str) -> Result<ComputeMode, DeviceError> {
+        self.0.compute_mode(gpu)
+    }
+
+    fn set_compute_mode(&self, gpu: &str, mode: ComputeMode) -> Result<(), DeviceError> {
+        self.0.set_compute_mode(gpu, mode)
     }
 
     fn processes(&self, gpu: &str) -> Result<Vec<Process>, DeviceError> {

@@ -10,11 +10,7 @@ use std::{
 
 use nvidia_ml::Fake;
 use partita_core::model::Cut;
-use partita_device::{
-    Found, Node, Part, PartState, Settings, Users,
-    mig::{Spec, Wish},
-    nvml::NvmlDriver,
-};
+use partita_device::{Found, Node, Part, PartState, Settings, Users, Wish, mig::Spec, nvml::NvmlDriver};
 use tempfile::TempDir;
 
 const LIBRARY: &str = "libnvidia_ml.so";
@@ -120,7 +116,15 @@ impl Machine {
 /// A layout that a GPU shall have.
 pub(crate) fn wish(gpu: &str, generation: i64, partitions: &[(&str, u8)]) -> Wish {
     let partitions = partitions.iter().map(|(profile, start)| Spec { profile: (*profile).to_owned(), start: *start }).collect();
-    Wish { gpu: gpu.to_owned(), generation: (1, generation), cut: Cut::Mig, partitions, may_switch: false }
+    Wish {
+        gpu: gpu.to_owned(),
+        generation: (1, generation),
+        cut: Cut::Mig,
+        partitions,
+        shares: Vec::new(),
+        time_sliced: false,
+        may_switch: false,
+    }
 }
 
 /// A layout as [`Machine::truth`] tells it.

@@ -89,12 +89,8 @@ fn a_gpu_whose_call_hangs_is_set_aside_and_the_others_go_on() {
     assert_eq!(found.iter().map(|one| one.unusable.is_some()).collect::<Vec<_>>(), [true, false]);
     machine.fake.heal().unwrap();
     // The call comes back, and what it made is found and taken for what it is.
-    let found = loop {
-        let found = node.apply(&wish(&first, 3, &[("1g.10gb", 0)]), NOBODY);
-        if found.unusable.is_none() {
-            break found;
-        }
-    };
+    while node.look_at(&first, NOBODY).unusable.is_some() {}
+    let found = node.apply(&wish(&first, 3, &[("1g.10gb", 0)]), NOBODY);
     assert_eq!(at(&found, "1g.10gb", 0).state, PartState::Ready);
     assert_eq!(machine.truth(0), truth(&[("1g.10gb", 0)]));
 }

@@ -106,6 +106,15 @@ exported! {
         status.put(change("nvmlDeviceSetMigMode", gpu, |state, phantom| state.set_mode(gpu, mode == 1, phantom))?)
     }
 
+    fn nvmlDeviceGetComputeMode(device: Ref, to: Out<u32>) {
+        number("nvmlDeviceGetComputeMode", device, to, |gpu| Ok(gpu.compute_mode))
+    }
+
+    fn nvmlDeviceSetComputeMode(device: Ref, mode: u32) {
+        let gpu = gpu_of(device)?;
+        change("nvmlDeviceSetComputeMode", gpu, |state, phantom| state.set_compute_mode(gpu, mode, phantom))
+    }
+
     fn nvmlDeviceGetMaxMigDeviceCount(device: Ref, to: Out<u32>) {
         number("nvmlDeviceGetMaxMigDeviceCount", device, to, |gpu| {
             Ok(gpu.grid().map_or(0, |grid| grid.profiles.iter().map(|profile| u32::from(profile.max)).max().unwrap_or(0)))
@@ -139,7 +148,7 @@ exported! {
 
     fn nvmlDeviceGetComputeRunningProcesses_v3(device: Ref, count: Out<u32>, to: Out<nvmlProcessInfo_t>) {
         let found = ask_gpu("nvmlDeviceGetComputeRunningProcesses_v3", device, |gpu| {
-            let listed = gpu.holds.iter().filter(|hold| !hold.hidden);
+            let listed = gpu.holds.iter().filter(|hold| !hold.hidden && hold.is_so());
             Ok(listed.map(|hold| nvmlProcessInfo_t {
                 pid: hold.pid,
                 usedGpuMemory: USED,

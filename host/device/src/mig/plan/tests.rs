@@ -27,7 +27,8 @@ fn there(grid: &Grid, instance: u32, placement: Placement) -> Existing {
 }
 
 fn wish(cut: Cut, may_switch: bool, partitions: Vec<Spec>) -> Wish {
-    Wish { gpu: "GPU-1".to_owned(), generation: (1, 1), cut, partitions, may_switch }
+    let (gpu, shares) = ("GPU-1".to_owned(), Vec::new());
+    Wish { gpu, generation: (1, 1), cut, partitions, shares, time_sliced: false, may_switch }
 }
 
 fn ask(grid: &Grid, mig: bool, existing: &[Existing], wish: &Wish) -> Plan {

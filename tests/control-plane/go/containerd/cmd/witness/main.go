@@ -1,9 +1,10 @@
 // Command witness is what runs in the containers of tests. It prints what it sees as one line of JSON: its environment, its mounts, the
-// entries of /dev. Then it waits for a signal to end; with the argument `once` it ends at once.
+// files in /dev and its folders. Then it waits for a signal to end; with the argument `once` it ends at once.
 package main
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -57,9 +58,12 @@ func mounts() []mount {
 
 func devices() []string {
 	all := []string{}
-	entries, _ := os.ReadDir("/dev")
-	for _, entry := range entries {
-		all = append(all, entry.Name())
-	}
+	fs.WalkDir(os.DirFS("/dev"), ".", func(path string, entry fs.DirEntry, err error) error {
+		// What cannot be read is not seen.
+		if err == nil && !entry.IsDir() {
+			all = append(all, path)
+		}
+		return nil
+	})
 	return all
 }

@@ -1,21 +1,15 @@
 //! `partita agent inspect`: what is on the GPUs of this machine, and what its driver says that partita's tables do not.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::Args;
 use partita_core::model::Grid;
-use partita_device::{CALL_MAX, DeviceError, Driver, Simulated, Watched, discover, gpu::DriverProfile, nvml::NvmlDriver};
+use partita_device::{CALL_MAX, DeviceError, Driver, Watched, discover, gpu::DriverProfile};
 use serde::Serialize;
 
+use super::Gpus;
 use crate::{args::Output, output};
-
-/// What an agent can be asked on its node.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Agent {
-    /// Print the GPUs of this machine, how MIG can cut them, their partitions and who uses them. Changes nothing.
-    Inspect(Inspect),
-}
 
 /// `partita agent inspect`.
 #[derive(Debug, Args)]
@@ -25,12 +19,8 @@ Examples:
   partita agent inspect -o json
   partita agent inspect --simulated H100-80GB×2,A30×1")]
 pub(crate) struct Inspect {
-    /// Look at GPUs that do not exist: models and how many of each.
-    #[arg(long, value_name = "MODEL×N", conflicts_with = "library")]
-    simulated: Option<String>,
-    /// NVIDIA's management library, if the system's loader does not find it.
-    #[arg(long, value_name = "FILE")]
-    library: Option<PathBuf>,
+    #[command(flatten)]
+    gpus: Gpus,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     output: Output,
@@ -92,14 +82,9 @@ struct Partition {
 }
 
 /// Runs the command.
-pub(crate) fn run(command: &Agent) -> Result<ExitCode> {
-    let Agent::Inspect(arguments) = command;
+pub(crate) fn run(arguments: &Inspect) -> Result<ExitCode> {
     let _span = tracing::info_span!("inspect").entered();
-    let driver: Arc<dyn Driver> = match &arguments.simulated {
-        Some(text) => Arc::new(Simulated::new(text, "inspect")?),
-        None => Arc::new(NvmlDriver::load(arguments.library.as_deref())?),
-    };
-    let machine = look(&Watched::new(driver, CALL_MAX))?;
+    let machine = look(&Watched::new(arguments.gpus.driver("inspect")?, CALL_MAX))?;
     match arguments.output {
         Output::Json => output::json(&machine)?,
         Output::Table => print(&machine)?,

@@ -1,5 +1,10 @@
 //! All GPUs of a node: what is on them, and how they become what they shall be.
 
+mod restore;
+mod share;
+mod tell;
+mod users;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -7,23 +12,26 @@ use std::{
     time::Duration,
 };
 
-use partita_core::model::GpuModel;
+use partita_core::model::Cut;
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, Entry, Stage},
     discover::{self, Gpu},
     driver::Driver,
     error::DeviceError,
-    found::{Found, Part, PartState},
-    gpu::{Event, Instance, Process},
+    found::Found,
+    gpu::{Event, Instance},
     health::Health,
     mig::{
-        Existing, Plan, Problem, Question, Spec, Wish,
+        Existing, Plan, Problem, Question, Spec,
         execute::{self, Work, is_whole},
         plan,
     },
+    programs::{Programs, TimeSlice},
     watched::{CALL_MAX, Watched},
+    wish::Wish,
 };
+use users::{in_use_now, strangers, users_of};
 
 /// Who uses what, as the kubelet knows: asked with the UUID of a GPU and that of a MIG device, or none for the GPU as a whole. An error
 /// says why nobody knows; then nothing is destroyed. Processes that the driver lists are known here already.
@@ -38,13 +46,25 @@ pub struct Settings {
     pub boot_id: String,
     /// How long one call to the driver may take.
     pub call_max: Duration,
+    /// NVIDIA's programs, or none for GPUs that are simulated.
+    pub programs: Programs,
+    /// How long processes have a GPU that they use in turn.
+    pub time_slice: TimeSlice,
 }
 
 impl Settings {
-    /// With the limits that are right for GPUs.
+    /// With the limits that are right for GPUs, and the folders of MPS beside the checkpoint.
     #[must_use]
     pub fn new(checkpoint: &Path, boot_id: &str) -> Self {
-        Self { checkpoint: checkpoint.to_owned(), boot_id: boot_id.to_owned(), call_max: CALL_MAX }
+        let programs = Programs::new(&checkpoint.with_file_name("mps"));
+        let (checkpoint, boot_id) = (checkpoint.to_owned(), boot_id.to_owned());
+        Self { checkpoint, boot_id, call_max: CALL_MAX, programs, time_slice: TimeSlice::Default }
+    }
+
+    /// The same for GPUs that are simulated, for which no program is run.
+    #[must_use]
+    pub fn simulated(self) -> Self {
+        Self { programs: Programs::Simulated, ..self }
     }
 }
 
@@ -55,13 +75,38 @@ struct Rest {
     failed: Vec<(Spec, Problem)>,
     kept: BTreeMap<u32, Problem>,
     mode: Option<Problem>,
+    /// The shares of MPS that it has, if it is MPS.
+    shares: Option<Vec<u32>>,
+    /// Why they are not there; or why there is MPS although it is not wanted.
+    sharing: Option<Problem>,
+    /// What else there is to say.
+    notes: Vec<String>,
+}
+
+impl Rest {
+    /// Nothing of a wish can be had, for one reason.
+    fn nothing(wish: &Wish, problem: &Problem) -> Self {
+        let shares = (wish.cut == Cut::Mps).then(|| wish.shares.clone());
+        Self {
+            generation: wish.generation,
+            failed: wish.partitions.iter().map(|spec| (spec.clone(), problem.clone())).collect(),
+            mode: Some(problem.clone()),
+            sharing: shares.is_some().then(|| problem.clone()),
+            shares,
+            ..Self::default()
+        }
+    }
 }
 
 /// The GPUs of a node.
 pub struct Node {
     driver: Arc<Watched>,
+    programs: Programs,
     checkpoint: Checkpoint,
     health: Health,
+    time_slice: TimeSlice,
+    /// The time slices that this run of the program set.
+    sliced: BTreeMap<String, TimeSlice>,
     /// Every GPU that ever answered, so that one that is lost is still told of.
     seen: BTreeMap<String, Gpu>,
     rest: BTreeMap<String, Rest>,
@@ -75,7 +120,16 @@ impl Node {
     pub fn open(driver: Arc<dyn Driver>, settings: &Settings) -> Result<(Self, Option<String>), CheckpointError> {
         let (checkpoint, damage) = Checkpoint::open(&settings.checkpoint, &settings.boot_id)?;
         let driver = Arc::new(Watched::new(driver, settings.call_max));
-        let mut node = Self { driver, checkpoint, health: Health::default(), seen: BTreeMap::new(), rest: BTreeMap::new() };
+        let mut node = Self {
+            driver,
+            programs: settings.programs.clone(),
+            checkpoint,
+            health: Health::default(),
+            time_slice: settings.time_slice,
+            sliced: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            rest: BTreeMap::new(),
+        };
         for uuid in node.driver.list().unwrap_or_default().into_iter().flatten() {
             if let Ok(gpu) = discover::look(&*node.driver, &uuid) {
                 execute::clean(&*node.driver, &mut node.checkpoint, &gpu);
@@ -131,7 +185,7 @@ impl Node {
 
     /// Looks at one GPU. One that does not answer is told as it was, unusable.
     pub fn look_at(&mut self, uuid: &str, users: Users<'_>) -> Found {
-        match discover::look(&*self.driver, uuid) {
+        match self.discover(uuid) {
             Err(error) => self.lost(uuid, &error.to_string()),
             Ok(gpu) => {
                 if let Some(generation) = self.rest.get(uuid).map(|rest| rest.generation) {
@@ -144,41 +198,68 @@ impl Node {
     }
 
     /// Makes a GPU what it shall be, as far as that can be without touching anything that is used. Returns what it is then; what failed
-    /// is among its parts, with the reason.
+    /// is among its parts and in its sharing, with the reason. Applied again, it mends what broke meanwhile: a daemon of MPS that ended is
+    /// started.
     pub fn apply(&mut self, wish: &Wish, users: Users<'_>) -> Found {
-        let fail = |problem: &Problem| Rest {
-            generation: wish.generation,
-            failed: wish.partitions.iter().map(|spec| (spec.clone(), problem.clone())).collect(),
-            mode: Some(problem.clone()),
-            ..Rest::default()
+        let rest = match self.ready(&wish.gpu) {
+            Ok(gpu) => self.make(&gpu, wish, users),
+            Err(problem) => Rest::nothing(wish, &problem),
         };
-        let gpu = match discover::look(&*self.driver, &wish.gpu) {
-            Ok(gpu) => gpu,
-            Err(error) => {
-                self.rest.insert(wish.gpu.clone(), fail(&Problem::Device(error)));
-                return self.look_at(&wish.gpu, users);
-            }
-        };
-        if let Some(why) = self.health.of_gpu(&wish.gpu) {
-            let problem = Problem::Unhealthy(why.to_owned());
-            self.rest.insert(wish.gpu.clone(), fail(&problem));
-            return self.look_at(&wish.gpu, users);
+        self.rest.insert(wish.gpu.clone(), rest);
+        self.look_at(&wish.gpu, users)
+    }
+
+    /// A GPU that answers and is well.
+    fn ready(&self, uuid: &str) -> Result<Gpu, Problem> {
+        let gpu = self.discover(uuid)?;
+        self.health.of_gpu(uuid).map_or(Ok(gpu), |why| Err(Problem::Unhealthy(why.to_owned())))
+    }
+
+    fn discover(&self, uuid: &str) -> Result<Gpu, DeviceError> {
+        let mut gpu = discover::look(&*self.driver, uuid)?;
+        gpu.processes = strangers(&self.programs, uuid, gpu.processes);
+        Ok(gpu)
+    }
+
+    /// One kind of cut at a time: what belongs to another goes first.
+    fn make(&mut self, gpu: &Gpu, wish: &Wish, users: Users<'_>) -> Rest {
+        let uuid = gpu.info.uuid.as_str();
+        self.adopt(gpu, wish.generation);
+        let in_turn = wish.cut == Cut::Shares && wish.time_sliced;
+        let mut note = if in_turn { None } else { self.slice_time(uuid, TimeSlice::Default) };
+        if wish.cut != Cut::Mps
+            && let Err(problem) = self.unshare(gpu, users)
+        {
+            let nothing = Rest::nothing(wish, &problem);
+            return Rest { sharing: Some(problem), mode: None, notes: note.into_iter().collect(), ..nothing };
         }
-        self.adopt(&gpu, wish.generation);
-        let planned = self.plan(&gpu, wish, users);
-        let driver = self.driver.clone();
-        let in_use = |instance: Option<&Instance>| in_use_now(&*driver, &gpu, instance, users);
-        let mut work = Work { driver: &*driver, checkpoint: &mut self.checkpoint, gpu: &gpu, in_use: &in_use };
+        let mut rest = self.carve(gpu, wish, users);
+        if wish.cut == Cut::Mps {
+            rest.sharing = self.share(wish, rest.mode.as_ref(), users).err();
+            rest.shares = Some(wish.shares.clone());
+        }
+        if in_turn && rest.mode.is_none() {
+            note = self.slice_time(uuid, self.time_slice);
+        }
+        rest.notes.extend(note);
+        self.settle(gpu, users);
+        rest
+    }
+
+    /// The partitions and the mode of MIG.
+    fn carve(&mut self, gpu: &Gpu, wish: &Wish, users: Users<'_>) -> Rest {
+        let planned = self.plan(gpu, wish, users);
+        let (driver, programs) = (self.driver.clone(), self.programs.clone());
+        let in_use = |instance: Option<&Instance>| in_use_now((&*driver, &programs), gpu, instance, users);
+        let mut work = Work { driver: &*driver, checkpoint: &mut self.checkpoint, gpu, in_use: &in_use };
         let done = work.all(&planned.steps);
         for instance in &done.destroyed {
-            self.health.forget_instance(&wish.gpu, *instance);
+            self.health.forget_instance(&gpu.info.uuid, *instance);
         }
         let mut kept = done.kept;
         kept.extend(planned.kept);
         let failed = planned.refused.into_iter().chain(done.failed).collect();
-        let rest = Rest { generation: wish.generation, failed, kept, mode: planned.mode.or(done.mode) };
-        self.rest.insert(wish.gpu.clone(), rest);
-        self.look_at(&wish.gpu, users)
+        Rest { generation: wish.generation, failed, kept, mode: planned.mode.or(done.mode), ..Rest::default() }
     }
 
     fn plan(&self, gpu: &Gpu, wish: &Wish, users: Users<'_>) -> Plan {
@@ -238,117 +319,5 @@ impl Node {
         if let Err(error) = kept {
             tracing::warn!(gpu = uuid, "{error}");
         }
-    }
-
-    fn found(&self, gpu: Gpu, users: Users<'_>) -> Found {
-        let uuid = gpu.info.uuid.clone();
-        let rest = self.rest.get(&uuid);
-        let mut notes = gpu.notes.clone();
-        notes.extend(rest.and_then(|rest| rest.mode.as_ref()).map(ToString::to_string));
-        let mut parts: Vec<Part> = gpu.instances.iter().map(|one| self.part(&gpu, one, users, &mut notes)).collect();
-        for (spec, problem) in rest.map(|rest| rest.failed.as_slice()).unwrap_or_default() {
-            let name = |spec: &Spec| gpu.table.grid.as_ref().and_then(|grid| grid.resolve(&spec.profile).ok());
-            let there = parts.iter().any(|part| {
-                part.spec.as_ref().is_some_and(|other| {
-                    other.start == spec.start && (other.profile == spec.profile || name(other).is_some() && name(other) == name(spec))
-                })
-            });
-            if !there {
-                let state = PartState::Failed(problem.clone());
-                parts.push(Part {
-                    spec: Some(spec.clone()),
-                    instance: None,
-                    compute: None,
-                    uuid: None,
-                    users: Vec::new(),
-                    ours: false,
-                    state,
-                });
-            }
-        }
-        let unusable = gpu.unusable.clone().or_else(|| self.health.of_gpu(&uuid).map(str::to_owned));
-        let users = users_of(&gpu, None, users).unwrap_or_else(|why| {
-            note_blind(&mut notes, &why);
-            Vec::new()
-        });
-        notes.dedup();
-        Found { gpu, unusable, notes, parts, users }
-    }
-
-    fn part(&self, gpu: &Gpu, one: &Instance, users: Users<'_>, notes: &mut Vec<String>) -> Part {
-        let (uuid, spec) = (&gpu.info.uuid, gpu.table.spec(one));
-        let name = spec.as_ref().map_or_else(|| format!("GPU instance {}", one.id), ToString::to_string);
-        let rest = self.rest.get(uuid);
-        let failed = || rest?.failed.iter().find(|(other, _)| Some(other) == spec.as_ref()).map(|(_, problem)| problem.clone());
-        let problem = self.health.of_instance(uuid, one.id).map(|why| Problem::Unhealthy(why.to_owned()));
-        let problem = problem.or_else(|| rest?.kept.get(&one.id).cloned()).or_else(|| {
-            let half = || Problem::Unknown { what: name.clone(), why: "nothing computes in it yet".to_owned() };
-            (!is_whole(gpu, one))
-                .then(|| failed().unwrap_or_else(|| if one.compute.is_empty() { half() } else { Problem::Divided(name.clone()) }))
-        });
-        let entry = spec.as_ref().and_then(|spec| self.checkpoint.get(uuid, spec));
-        let named = users_of(gpu, Some(one), users).unwrap_or_else(|why| {
-            note_blind(notes, &why);
-            Vec::new()
-        });
-        let single = if let [compute] = one.compute.as_slice() { Some(compute) } else { None };
-        Part {
-            instance: Some(one.id),
-            compute: single.map(|compute| compute.id),
-            uuid: single.and_then(|compute| compute.uuid.clone()),
-            users: named,
-            ours: entry.is_some_and(|entry| entry.found_after.is_none()),
-            state: problem.map_or(PartState::Ready, PartState::Kept),
-            spec,
-        }
-    }
-
-    /// A GPU that does not answer, as it was seen last: pods may still have its partitions.
-    fn lost(&self, uuid: &str, why: &str) -> Found {
-        let unknown = || Gpu::of(GpuModel { name: String::new(), memory_mib: 0, grid: None });
-        let mut gpu = self.seen.get(uuid).cloned().unwrap_or_else(unknown);
-        uuid.clone_into(&mut gpu.info.uuid);
-        gpu.unusable = Some(why.to_owned());
-        let mut found = self.found(gpu, &|_, _| Ok(Vec::new()));
-        for part in &mut found.parts {
-            if part.instance.is_some() {
-                part.state = PartState::Kept(Problem::Unhealthy(why.to_owned()));
-            }
-        }
-        found
-    }
-}
-
-/// Who uses a GPU or an instance, as the driver listed and the kubelet says.
-fn users_of(gpu: &Gpu, one: Option<&Instance>, users: Users<'_>) -> Result<Vec<String>, String> {
-    let known = gpu.blind.as_ref().map_or(Ok(&gpu.processes), |why| Err(why.clone()))?;
-    named(gpu, one, known, users)
-}
-
-/// The same, with the driver asked anew.
-fn in_use_now(driver: &dyn Driver, gpu: &Gpu, one: Option<&Instance>, users: Users<'_>) -> Result<Vec<String>, String> {
-    let processes = driver.processes(&gpu.info.uuid).map_err(|error| error.to_string())?;
-    named(gpu, one, &processes, users)
-}
-
-fn named(gpu: &Gpu, one: Option<&Instance>, processes: &[Process], users: Users<'_>) -> Result<Vec<String>, String> {
-    let uuid = &gpu.info.uuid;
-    let mut all: Vec<String> = gpu.users_of(one.map(|one| one.id), processes).map(|pid| format!("pid:{pid}")).collect();
-    match one {
-        None => all.extend(users(uuid, None)?),
-        Some(one) => {
-            for mig in one.compute.iter().filter_map(|compute| compute.uuid.as_deref()) {
-                all.extend(users(uuid, Some(mig))?);
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// Says once that users are not known.
-fn note_blind(notes: &mut Vec<String>, why: &str) {
-    let note = format!("who uses the GPU and its partitions is not known, so nothing on it is destroyed: {why}");
-    if !notes.contains(&note) {
-        notes.push(note);
     }
 }
