@@ -5,6 +5,9 @@
 //! not used again. Writes are coalesced: however many pods land on a node while one write is under way, one more follows. No I/O here, and
 //! no clock: the loop brings the time.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::model::PodId;
@@ -14,6 +17,9 @@ use super::report::{Need, Often, Report};
 /// How long an agent may take before its node is held to be silent, milliseconds: an NVML call takes tens of milliseconds, a drained
 /// time-slicing daemon some seconds.
 pub(crate) const SILENCE_MS: u64 = 60_000;
+/// How long a pod may wait for a part of which the agent says that it is not there yet, milliseconds. What is asked for by one name is served
+/// one kind at a time, so another pod's volumes may keep it from its turn: half as long again as that pod may wait for them.
+pub(crate) const PATIENCE_MS: u64 = 900_000;
 /// How long the API server may take to say what became of a write, milliseconds.
 const ANSWER_MS: u64 = 120_000;
 
@@ -40,6 +46,31 @@ pub(crate) struct WriteError {
     pub(crate) again_ms: Option<u64>,
 }
 
+/// How it stands with a pod that waits for long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// The agent has not taken its layout in time. It waits no longer.
+    Silent,
+    /// Its layout could not be written in time, for this reason. It waits no longer.
+    Unwritten(String),
+    /// The agent has taken its layout and did not make its part in time, for this reason if it says one. It waits no longer.
+    Unmade(Option<String>),
+    /// The agent has taken its layout and says why its part is not there yet. It waits on.
+    Waits(String),
+}
+
+/// What an agent says of what a pod waits for.
+#[derive(Clone, Debug, Default)]
+enum Progress {
+    /// It has not taken its layout.
+    #[default]
+    Asked,
+    /// It has, and says nothing of its part.
+    Taken,
+    /// Its part is coming, and why it is not there yet.
+    Comes(String),
+}
+
 /// How often what a pod needs must be there: see [`Report::has`].
 pub(crate) type Count<'a> = &'a dyn Fn(&Need) -> Often;
 
@@ -52,6 +83,31 @@ struct Waiting {
     needs: Vec<Need>,
     /// Since it asked, and then since its layout was written.
     since_ms: u64,
+    progress: Progress,
+}
+
+impl Waiting {
+    /// It waits for another layout.
+    fn renumber(&mut self, generation: i64) {
+        (self.generation, self.progress) = (generation, Progress::Asked);
+    }
+
+    /// Whether it has waited for long; `trouble` tells why layouts cannot be written, and `written` is the last one that was.
+    fn late(&self, written: i64, trouble: Option<&String>, now_ms: u64) -> Option<Late> {
+        let waited_ms = now_ms.saturating_sub(self.since_ms);
+        if waited_ms < SILENCE_MS {
+            return None;
+        }
+        if self.generation > written {
+            return trouble.cloned().map(Late::Unwritten);
+        }
+        Some(match &self.progress {
+            Progress::Asked => Late::Silent,
+            Progress::Taken => Late::Unmade(None),
+            Progress::Comes(why) if waited_ms < PATIENCE_MS => Late::Waits(why.clone()),
+            Progress::Comes(why) => Late::Unmade(Some(why.clone())),
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +123,17 @@ struct Node {
     /// Why it failed.
     trouble: Option<String>,
     waiting: Vec<Waiting>,
+}
+
+impl Node {
+    /// The number of a layout that is still to be read from the books.
+    fn next(&mut self) -> i64 {
+        // What is being written was read before.
+        if self.writing.is_some_and(|(writing, _)| writing == self.chosen) || self.chosen == self.written {
+            self.chosen = self.chosen.saturating_add(1);
+        }
+        self.chosen
+    }
 }
 
 /// All nodes with whose agents something was agreed.
@@ -113,7 +180,7 @@ impl Handshakes {
         (node.chosen, node.written) = (generation, generation);
         if !node.waiting.is_empty() {
             node.chosen = node.chosen.saturating_add(1);
-            node.waiting.iter_mut().for_each(|one| one.generation = node.chosen);
+            node.waiting.iter_mut().for_each(|one| one.renumber(node.chosen));
             self.due.insert(name.to_owned());
         }
     }
@@ -121,13 +188,18 @@ impl Handshakes {
     /// A pod needs parts of a node that are not there yet: the node's layout is to be written.
     pub(crate) fn ask(&mut self, name: &str, pod: PodId, needs: Vec<Need>, now_ms: u64) {
         let node = self.nodes.entry(name.to_owned()).or_default();
-        // What is being written was read from the books before this pod came.
-        if node.writing.is_some_and(|(writing, _)| writing == node.chosen) || node.chosen == node.written {
-            node.chosen = node.chosen.saturating_add(1);
-        }
-        node.waiting.push(Waiting { pod, generation: node.chosen, needs, since_ms: now_ms });
+        let generation = node.next();
+        node.waiting.push(Waiting { pod, generation, needs, since_ms: now_ms, progress: Progress::Asked });
         self.due.insert(name.to_owned());
         self.busy.insert(name.to_owned());
+    }
+
+    /// Somebody left a node. If others wait there its layout is to be written anew: as long as it names the one who left, the agent keeps for
+    /// it what it may never take, and others wait for their turn behind it.
+    pub(crate) fn renew(&mut self, name: &str) {
+        let Some(node) = self.nodes.get_mut(name).filter(|node| !node.waiting.is_empty()) else { return };
+        node.next();
+        self.due.insert(name.to_owned());
     }
 
     /// Nodes whose layout is to be written now, each with its generation. They count as being written until [`Self::written`].
@@ -163,7 +235,7 @@ impl Handshakes {
                 // It may have been written all the same.
                 node.chosen = node.chosen.max(generation.saturating_add(1));
                 let written = node.written;
-                node.waiting.iter_mut().filter(|one| one.generation > written).for_each(|one| one.generation = node.chosen);
+                node.waiting.iter_mut().filter(|one| one.generation > written).for_each(|one| one.renumber(node.chosen));
                 if let Some(again_ms) = again_ms {
                     (node.trouble, node.retry_at_ms) = (Some(why), now_ms + again_ms);
                 } else {
@@ -184,12 +256,13 @@ impl Handshakes {
         let term = self.term(name);
         let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
         let mut settled = Vec::new();
-        node.waiting.retain(|one| {
+        node.waiting.retain_mut(|one| {
             if report.done.0 != term || report.done.1 < one.generation || report.done.1 > node.chosen {
                 return true;
             }
             let outcome = met(&one.needs, report, often);
             let waits = outcome.is_none();
+            one.progress = coming(&one.needs, report, often);
             settled.extend(outcome.map(|outcome| (one.pod, outcome)));
             waits
         });
@@ -211,9 +284,8 @@ impl Handshakes {
         !self.busy.is_empty()
     }
 
-    /// Pods for whom nothing happened in time: their agents did not answer, or their layout could not be written, for this reason. They wait
-    /// no longer. Writes that nobody answered are given up.
-    pub(crate) fn overdue(&mut self, now_ms: u64) -> Vec<(String, PodId, Option<String>)> {
+    /// Pods that wait for long. Writes that nobody answered are given up.
+    pub(crate) fn overdue(&mut self, now_ms: u64) -> Vec<(String, PodId, Late)> {
         let mut overdue = Vec::new();
         for name in self.busy.clone() {
             let Some(node) = self.nodes.get(&name) else { continue };
@@ -224,16 +296,20 @@ impl Handshakes {
             let Some(node) = self.nodes.get_mut(&name) else { continue };
             let (written, trouble) = (node.written, &node.trouble);
             node.waiting.retain(|one| {
-                let waits = one.generation > written && trouble.is_none();
-                let late = !waits && now_ms.saturating_sub(one.since_ms) >= SILENCE_MS;
-                if late {
-                    overdue.push((name.clone(), one.pod, trouble.clone().filter(|_| one.generation > written)));
-                }
-                !late
+                let late = one.late(written, trouble.as_ref(), now_ms);
+                let waits = matches!(late, None | Some(Late::Waits(_)));
+                overdue.extend(late.map(|late| (name.clone(), one.pod, late)));
+                waits
             });
             self.tidy(&name);
         }
         overdue
+    }
+
+    /// Why what a pod waits for is not there yet, if the agent says.
+    pub(crate) fn why(&self, name: &str, pod: PodId) -> Option<&str> {
+        let one = self.nodes.get(name)?.waiting.iter().find(|one| one.pod == pod)?;
+        if let Progress::Comes(why) = &one.progress { Some(why) } else { None }
     }
 
     /// Nobody waits for this pod's parts any longer.
@@ -275,180 +351,8 @@ fn met(needs: &[Need], report: &Report, often: Count<'_>) -> Option<Outcome> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{
-        super::report::{Condition, Part},
-        *,
-    };
-
-    const POD: PodId = PodId(1);
-    const OTHER: PodId = PodId(2);
-    const ONCE: Count<'static> = &|_| Often::ONCE;
-
-    fn part() -> Part {
-        Part::mig("1g.10gb", 0)
-    }
-
-    fn need(part: Part) -> Need {
-        Need { gpu: 0, part, resource: None }
-    }
-
-    fn report(term: i64, generation: i64, condition: Option<Condition>) -> Report {
-        let mut report = Report::default();
-        (report.done, report.asked) = ((term, generation), (term, generation));
-        report.saying(0, condition.map(|condition| (part(), condition)))
-    }
-
-    fn ready(term: i64, generation: i64) -> Report {
-        report(term, generation, Some(Condition::Ready))
-    }
-
-    fn asked() -> Handshakes {
-        let mut all = Handshakes::new(3);
-        all.found("a", 7);
-        all.ask("a", POD, vec![need(part())], 0);
-        all
-    }
-
-    fn fails(all: &mut Handshakes, generation: i64, retry_ms: u64, now_ms: u64) {
-        assert!(all.written("a", generation, Err(WriteError { why: "no".into(), again_ms: Some(retry_ms) }), now_ms).is_empty());
-    }
-
-    #[test]
-    fn a_pod_is_ready_when_the_agent_has_done_its_generation_and_says_so() {
-        let mut all = asked();
-        assert_eq!(all.writes(0), [("a".to_owned(), 8)]);
-        assert!(all.writes(0).is_empty(), "one write at a time");
-        all.written("a", 8, Ok(()), 0);
-        assert!(all.reported("a", &ready(3, 7), ONCE).is_empty(), "an older generation");
-        assert!(all.reported("a", &ready(2, 8), ONCE).is_empty(), "another leader's");
-        assert!(all.reported("a", &ready(4, 8), ONCE).is_empty(), "a later leader's");
-        assert!(all.reported("a", &ready(3, 9), ONCE).is_empty(), "never asked for");
-        assert!(all.reported("a", &report(3, 8, None), ONCE).is_empty(), "still being made");
-        assert_eq!(all.reported("a", &ready(3, 8), ONCE), [(POD, Outcome::Ready)]);
-        assert!(all.reported("a", &ready(3, 8), ONCE).is_empty(), "told once");
-        assert!(all.is_settled("a", &ready(3, 8)) && !all.is_busy());
-        assert!(!all.is_settled("a", &ready(3, 7)), "the object that was seen is an older one");
-    }
-
-    #[test]
-    fn pods_that_come_during_a_write_share_the_next() {
-        let mut all = asked();
-        all.writes(0);
-        all.ask("a", OTHER, vec![need(part())], 0);
-        all.ask("a", PodId(3), vec![need(part())], 0);
-        assert!(all.writes(0).is_empty());
-        all.written("a", 8, Ok(()), 0);
-        assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
-        assert_eq!(all.reported("a", &ready(3, 8), ONCE), [(POD, Outcome::Ready)]);
-        assert_eq!(all.reported("a", &ready(3, 9), ONCE).len(), 2);
-    }
-
-    #[test]
-    fn a_write_that_fails_is_tried_again_later_under_another_number() {
-        let mut all = asked();
-        all.writes(0);
-        fails(&mut all, 8, 100, 0);
-        assert!(all.writes(99).is_empty());
-        assert_eq!(all.writes(100), [("a".to_owned(), 9)], "8 may have been written all the same");
-        assert!(all.reported("a", &ready(3, 8), ONCE).is_empty());
-        all.written("a", 9, Ok(()), 100);
-        assert_eq!(all.reported("a", &ready(3, 9), ONCE), [(POD, Outcome::Ready)]);
-    }
-
-    #[test]
-    fn a_layout_that_is_refused_is_not_tried_again() {
-        let mut all = asked();
-        all.writes(0);
-        all.ask("a", OTHER, vec![need(part())], 0);
-        let refused = || Err(WriteError { why: "no".into(), again_ms: None });
-        assert!(all.written("a", 7, refused(), 0).is_empty(), "not the one under way");
-        assert_eq!(all.written("a", 8, refused(), 0), [POD, OTHER]);
-        assert!(all.writes(1_000_000).is_empty() && !all.is_busy() && all.waiting().count() == 0);
-        all.ask("a", POD, vec![need(part())], 0);
-        assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
-    }
-
-    #[test]
-    fn a_number_is_not_used_again_though_nobody_waits_any_more() {
-        let mut all = asked();
-        all.writes(0);
-        all.forget("a", POD);
-        fails(&mut all, 8, 0, 0);
-        assert!(all.writes(0).is_empty());
-        all.ask("a", OTHER, vec![need(part())], 0);
-        assert_eq!(all.writes(0), [("a".to_owned(), 9)]);
-    }
-
-    #[test]
-    fn who_waits_for_what_somebody_wrote_over_waits_for_a_new_layout() {
-        let mut all = asked();
-        all.found("a", 8);
-        assert_eq!(all.writes(0), [("a".to_owned(), 9)], "somebody else took the number");
-        all.found("a", 9);
-        all.written("a", 9, Ok(()), 0);
-        all.found("a", 9);
-        assert!(all.writes(0).is_empty(), "that was its own");
-        all.found("a", 50);
-        assert_eq!(all.writes(0), [("a".to_owned(), 51)]);
-        assert!(all.reported("a", &ready(3, 50), ONCE).is_empty());
-    }
-
-    #[test]
-    fn failure_and_silence_are_told_and_end_the_wait() {
-        let mut all = asked();
-        all.writes(0);
-        all.written("a", 8, Ok(()), 0);
-        let failed = Condition::Failed("in use".into());
-        let outcome = Outcome::Failed { gpu: 0, message: "in use".into() };
-        assert_eq!(all.reported("a", &report(3, 8, Some(failed)), ONCE), [(POD, outcome)]);
-        all.ask("a", OTHER, vec![need(part())], 10);
-        all.writes(10);
-        assert!(all.overdue(10 + SILENCE_MS).is_empty(), "its layout was not even written");
-        all.written("a", 9, Ok(()), 20);
-        // Others who come do not make the agent any less silent.
-        all.ask("a", PodId(3), vec![need(part())], 1000);
-        all.writes(1000);
-        all.written("a", 10, Ok(()), 1000);
-        assert!(all.overdue(20 + SILENCE_MS - 1).is_empty());
-        assert_eq!(all.overdue(20 + SILENCE_MS), [("a".to_owned(), OTHER, None)]);
-        assert_eq!(all.waiting().count(), 1);
-    }
-
-    #[test]
-    fn a_layout_that_cannot_be_written_ends_the_wait_too() {
-        let mut all = asked();
-        all.writes(0);
-        assert!(all.overdue(ANSWER_MS - 1).is_empty());
-        assert_eq!(all.overdue(ANSWER_MS), [("a".to_owned(), POD, Some("the API server does not answer".to_owned()))]);
-        assert!(!all.is_busy());
-        let mut all = asked();
-        for second in 0..60 {
-            let writes = all.writes(second * 1000);
-            fails(&mut all, writes[0].1, 500, second * 1000);
-            assert!(all.overdue(second * 1000).is_empty());
-        }
-        assert_eq!(all.overdue(60_000), [("a".to_owned(), POD, Some("no".to_owned()))]);
-    }
-
-    #[test]
-    fn shares_alike_are_counted() {
-        let mut all = Handshakes::new(3);
-        all.ask("a", POD, vec![need(Part::Mps(1024))], 0);
-        all.writes(0);
-        all.written("a", 1, Ok(()), 0);
-        let shares = |count| report(3, 1, None).saying(0, vec![(Part::Mps(1024), Condition::Ready); count]);
-        assert!(all.reported("a", &shares(1), &|_| Often { all: 2, alike: 2 }).is_empty(), "that is another's");
-        assert_eq!(all.reported("a", &shares(2), &|_| Often { all: 2, alike: 2 }), [(POD, Outcome::Ready)]);
-    }
-
-    #[test]
-    fn who_waited_for_a_node_that_is_gone_is_told_of() {
-        let mut all = asked();
-        all.ask("a", OTHER, Vec::new(), 0);
-        all.forget("a", POD);
-        assert_eq!(all.gone("a"), [OTHER]);
-        assert!(all.writes(0).is_empty() && all.gone("a").is_empty() && !all.is_busy());
-    }
+/// What an agent that has taken a layout says of what is missing.
+fn coming(needs: &[Need], report: &Report, often: Count<'_>) -> Progress {
+    let mut missing = needs.iter().filter(|need| !report.has(need, often(need)));
+    missing.find_map(|need| report.coming(need)).map_or(Progress::Taken, |why| Progress::Comes(why.clone()))
 }

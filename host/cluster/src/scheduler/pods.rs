@@ -290,8 +290,13 @@ impl Scheduler {
     fn leave(&mut self, name: &str) {
         self.free_claims(name);
         let node = self.pods.get(name).and_then(PodEntry::on).map(str::to_owned);
-        self.recheck.extend(node.filter(|node| self.short.contains_key(node)));
+        self.recheck.extend(node.clone().filter(|node| self.short.contains_key(node)));
+        let runs = self.pods.get(name).and_then(|entry| self.planner.cluster().runs_on(entry.id?));
+        let has_gpus = runs.is_some_and(|(_, grant)| !grant.0.is_empty());
         self.unbook(name);
+        if let Some(node) = node.filter(|_| has_gpus) {
+            self.handshakes.renew(&node);
+        }
     }
 
     /// Gives an assumption back: the pod waits a little, then again.

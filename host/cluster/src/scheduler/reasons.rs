@@ -190,7 +190,7 @@ impl Scheduler {
     }
 
     /// Tells a pod why it waits. False if that was told already, or not long ago something else was.
-    fn say(&mut self, name: &str, message: &str) -> bool {
+    pub(super) fn say(&mut self, name: &str, message: &str) -> bool {
         let Some(entry) = self.pods.get(name) else { return false };
         if entry.is_bound() || entry.object.spec.value.scheduler_name != self.name {
             return false;
@@ -223,6 +223,7 @@ impl Scheduler {
             // No other node would help, so none is to be bought for it.
             Stage::Held(_) => "Held",
             Stage::Returns => "Returns",
+            Stage::Assumed(_) => "OnItsWay",
             _ => "Unschedulable",
         };
         // Said once, it stays so until the pod is bound.
@@ -275,7 +276,11 @@ impl Scheduler {
             Stage::Held(why) => of("held", Some(why.clone())),
             Stage::Returns => of("returns", entry.trouble.clone()),
             Stage::Runs | Stage::Homeless => of("runs", None),
-            Stage::Assumed(flight) => of("on its way", Some(flight.step.words().to_owned())),
+            Stage::Assumed(flight) => {
+                let why = entry.id.and_then(|id| self.handshakes.why(&flight.node, id)).filter(|why| !why.is_empty());
+                let words = flight.step.words();
+                of("on its way", Some(why.map_or_else(|| words.to_owned(), |why| format!("{words}: {why}"))))
+            }
             Stage::Waits => {
                 let id = entry.id?;
                 let claim = self.planner.cluster().claim_of(id).and_then(|claim| self.node_names.get(&claim.node).cloned());

@@ -65,6 +65,8 @@ pub(crate) enum Condition {
     Ready,
     /// It could not be made, and why.
     Failed(String),
+    /// It is being made, or the kubelet does not have it yet, and why.
+    Coming(String),
 }
 
 /// A part that is spoken of, with the resource under which it is or shall be offered; none if that is not said.
@@ -94,7 +96,7 @@ pub(crate) struct Report {
     pub(crate) done: (i64, i64),
     /// The parts asked for, by GPU index. A GPU that is not named is left as it is.
     wanted: BTreeMap<u8, Vec<Named>>,
-    /// Parts by GPU index: those that are there and those that failed. A part that is neither is being made or unknown.
+    /// Parts by GPU index: those that are there, that are coming, and that failed.
     parts: BTreeMap<u8, Vec<(Named, Condition)>>,
 }
 
@@ -123,7 +125,8 @@ impl Report {
                     PartitionState::Ready if matches!(part, Part::Share(_)) && !gpu.healthy => continue,
                     PartitionState::Ready => Condition::Ready,
                     PartitionState::Failed => Condition::Failed(one.message.clone()),
-                    PartitionState::Creating | PartitionState::Destroying => continue,
+                    PartitionState::Creating => Condition::Coming(one.message.clone()),
+                    PartitionState::Destroying => continue,
                 };
                 here.push((Named { part, resource: one.resource.clone() }, condition));
             }
@@ -153,8 +156,17 @@ impl Report {
 
     /// Why a part could not be made.
     pub(crate) fn failure(&self, need: &Need) -> Option<&String> {
-        let mut said = self.parts.get(&need.gpu).into_iter().flatten().filter(|(name, _)| name.is(need));
-        said.find_map(|(_, condition)| if let Condition::Failed(message) = condition { Some(message) } else { None })
+        self.said(need).find_map(|condition| if let Condition::Failed(message) = condition { Some(message) } else { None })
+    }
+
+    /// Why a part is not there yet, if it is coming.
+    pub(crate) fn coming(&self, need: &Need) -> Option<&String> {
+        self.said(need).find_map(|condition| if let Condition::Coming(message) = condition { Some(message) } else { None })
+    }
+
+    /// What is said of parts like a needed one.
+    fn said(&self, need: &Need) -> impl Iterator<Item = &Condition> {
+        self.parts.get(&need.gpu).into_iter().flatten().filter(|(name, _)| name.is(need)).map(|(_, condition)| condition)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use partita_core::model::{NodeSpec, PodId};
 
-use super::{Scheduler, nodes::NodeEntry};
+use super::{Scheduler, handshake::Late, nodes::NodeEntry};
 
 /// How long a GPU rests after its agent could not make a partition there, milliseconds; doubled each time until it succeeds.
 const REST_MS: u64 = 5_000;
@@ -78,14 +78,18 @@ impl Scheduler {
         self.plan_rests(name);
     }
 
-    /// Gives back what silent agents were asked for or could not be asked for, and ends the rest of GPUs that rested long enough.
+    /// Gives back what agents were asked for in vain, and ends the rest of GPUs that rested long enough.
     pub(super) fn end_rests(&mut self) {
-        for (name, pod, trouble) in self.handshakes.overdue(self.now_ms) {
-            let why = match trouble {
-                Some(trouble) => format!("its layout cannot be written: {trouble}"),
-                None => "the agent of the node does not answer; is partita-agent running there?".to_owned(),
-            };
-            self.rest_all(&name, vec![pod], &why);
+        for (name, pod, late) in self.handshakes.overdue(self.now_ms) {
+            match late {
+                Late::Silent => {
+                    self.rest_all(&name, vec![pod], "the agent of the node does not answer; is partita-agent running there?");
+                }
+                Late::Unwritten(trouble) => self.rest_all(&name, vec![pod], &format!("its layout cannot be written: {trouble}")),
+                // An agent that takes layouts works: others have what they ask of it.
+                Late::Unmade(why) => self.give_up(&name, pod, why.as_deref()),
+                Late::Waits(why) => self.tell_waiting(&name, pod, &why),
+            }
         }
         while let Some((_, name)) = self.node_alarms.first().filter(|(at_ms, _)| *at_ms <= self.now_ms).cloned() {
             let now_ms = self.now_ms;
@@ -95,6 +99,19 @@ impl Scheduler {
             }
             self.plan_rests(&name);
             self.refresh_node(&name);
+        }
+    }
+
+    /// A pod waited for its part for too long.
+    fn give_up(&mut self, name: &str, pod: PodId, why: Option<&str>) {
+        let Some(pod) = self.pod_names.get(&pod).cloned() else { return };
+        let why = why.unwrap_or("its agent took the layout and says nothing of it; look at the agent's log");
+        self.blame(&pod, &format!("its partition on node {name} was not ready in time: {why}"));
+    }
+
+    fn tell_waiting(&mut self, name: &str, pod: PodId, why: &str) {
+        if let Some(pod) = self.pod_names.get(&pod).cloned() {
+            self.say(&pod, &format!("its partition on node {name} is not ready yet: {why}"));
         }
     }
 
