@@ -18,8 +18,8 @@ pub const STARTING: &str = "a container that starts";
 /// pod that has ended, until the kubelet writes again.
 pub const WRITTEN: &str = "a container that the kubelet has written down";
 
-/// How long a device counts as used after it was given away, whatever the kubelet lists: it lists a pod a moment after it has asked for its
-/// devices, and never what only an init container uses, which may pull its image first.
+/// How long a device counts as used after it was given away, whatever the kubelet lists: it lists a pod, and writes it down, a moment after it
+/// has asked for its devices.
 const STARTS_WITHIN: Duration = Duration::from_mins(5);
 
 /// What the kubelet said when it was asked last: who uses which device, and which devices it could give away.

@@ -37,7 +37,8 @@ pub fn meaning(xid: u64) -> Option<String> {
         return None;
     }
     let known = OF_GPUS.iter().find(|row| row.0 == xid).map(|row| row.1);
-    Some(format!("XID {xid}: {}", known.unwrap_or("an error of the GPU; look at the kernel's log (dmesg) and reset the GPU")))
+    let known = known.unwrap_or("an error of the GPU; look at the kernel's log (dmesg) and reset the GPU");
+    Some(format!("XID {xid}: {known}; until this agent is started anew the GPU counts as ill"))
 }
 
 /// What is wrong with GPUs, from their errors since this program started.
@@ -78,12 +79,6 @@ impl Health {
     pub(crate) fn forget_instance(&mut self, gpu: &str, instance: u32) {
         self.instances.remove(&(gpu.to_owned(), instance));
     }
-
-    /// A GPU was reset or looked after.
-    pub fn forgive(&mut self, gpu: &str) {
-        self.gpus.remove(gpu);
-        self.instances.retain(|(of, _), _| of != gpu);
-    }
 }
 
 #[cfg(test)]
@@ -112,7 +107,6 @@ mod tests {
         assert!(health.hear(&event(4711, None)));
         assert!(health.of_gpu("GPU-1").is_some_and(|why| why.contains("dmesg")));
         health.forget_instance("GPU-1", 3);
-        health.forgive("GPU-1");
-        assert_eq!((health.of_gpu("GPU-1"), health.of_instance("GPU-1", 3)), (None, None));
+        assert_eq!(health.of_instance("GPU-1", 3), None);
     }
 }

@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// How long a call may take. Destroying takes about a second and a walk over all instances up to ten after the driver was loaded, so this
-/// is a driver that does not answer any more.
-pub const CALL_MAX: Duration = Duration::from_mins(1);
+/// is a driver that does not answer any more. The scheduler takes an agent for silent after a minute, which a GPU that hangs must not use up.
+pub const CALL_MAX: Duration = Duration::from_secs(20);
 
 /// The thread of calls that are of no GPU.
 const NODE: &str = "the node";

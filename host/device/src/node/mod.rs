@@ -149,11 +149,6 @@ impl Node {
         self.health.hear(event)
     }
 
-    /// An operator says that a GPU is well again.
-    pub fn forgive(&mut self, gpu: &str) {
-        self.health.forgive(gpu);
-    }
-
     /// Looks at every GPU, in the driver's order; those that no longer answer come last. While the driver does not even list them, those
     /// that are known are looked at.
     ///

@@ -164,14 +164,15 @@ fn two_agents_are_one_too_many() {
 }
 
 #[test]
-fn an_unhealthy_gpu_is_left_alone_until_it_is_well() {
+fn an_unhealthy_gpu_is_left_alone_until_the_agent_is_started_anew() {
     let machine = Machine::cut("H100-80GB");
     let gpu = machine.uuid(0);
     let mut node = machine.node();
     node.hear(&partita_device::gpu::Event { uuid: gpu.clone(), xid: 95, instance: None });
     let found = node.apply(&wish(&gpu, 1, &[("1g.10gb", 0)]), NOBODY);
     assert!(why(at(&found, "1g.10gb", 0)).starts_with("XID 95") && machine.truth(0).is_empty());
-    node.forgive(&gpu);
+    drop(node);
+    let mut node = machine.node();
     node.apply(&wish(&gpu, 1, &[("1g.10gb", 0)]), NOBODY);
     assert_eq!(machine.truth(0), truth(&[("1g.10gb", 0)]));
 }
