@@ -23,6 +23,8 @@ impl Agent {
         let Some(layout) = &self.taken.layout else { return Ok(false) };
         let wishes = wishes(layout, Self::rule(seen));
         let mut draining = false;
+        self.more = false;
+        let mut changed = false;
         for wish in wishes {
             let Some(row) = self.found.iter().position(|one| one.gpu.info.uuid == wish.gpu) else { continue };
             let known = self.applied.get(&wish.gpu).is_some_and(|known| same(known, &wish));
@@ -33,6 +35,11 @@ impl Agent {
                 draining = true;
                 continue;
             }
+            if changed && !known {
+                self.more = true;
+                break;
+            }
+            changed |= !known;
             let Some(machine) = &mut self.machine else { break };
             let (users, asked) = (users.clone(), wish.clone());
             let start = Instant::now();

@@ -66,11 +66,11 @@ pub(crate) struct OfNode {
 }
 
 /// The tasks that watch and write. They end when this goes.
-#[derive(Debug)]
 pub(crate) struct Objects {
     seen: watch::Receiver<Seen>,
     status: watch::Sender<Option<GpuNodeStatus>>,
     written: watch::Receiver<Option<GpuNodeStatus>>,
+    recorder: Recorder,
     _tasks: JoinSet<()>,
 }
 
@@ -84,8 +84,9 @@ impl Objects {
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_node(Api::all(client.clone()), name.to_owned(), sender.clone()));
         tasks.spawn(watch_object(Api::all(client.clone()), name.to_owned(), sender));
-        tasks.spawn(write(client.clone(), name.to_owned(), seen.clone(), wanted, stands));
-        Self { seen, status, written, _tasks: tasks }
+        let recorder = Recorder::new(client.clone(), Reporter { controller: CONTROLLER.to_owned(), instance: Some(name.to_owned()) });
+        tasks.spawn(write(Api::all(client.clone()), name.to_owned(), seen.clone(), wanted, (stands, recorder.clone())));
+        Self { seen, status, written, recorder, _tasks: tasks }
     }
 
     /// What the API server says, now and after every change.
@@ -107,6 +108,18 @@ impl Objects {
 }
 
 impl Objects {
+    /// Says why this agent ends, in an event: the status is another agent's to write.
+    pub(crate) async fn warn(&self, reason: &str, message: &str, within: Duration) {
+        let said = async {
+            let mut seen = self.seen.clone();
+            // Without an object there is nothing that the event could be about.
+            drop(seen.wait_for(|seen| matches!(seen.object, Object::Some(_))).await);
+            publish(&self.recorder, &seen, EventType::Warning, reason, message).await;
+        };
+        // The log has it too.
+        let _ = tokio::time::timeout(within, said).await;
+    }
+
     /// Waits until this stands in the object, but not longer than so.
     pub(crate) async fn written(&self, status: &GpuNodeStatus, within: Duration) {
         let mut written = self.written.clone();
@@ -174,14 +187,12 @@ async fn watch_object(api: Api<GpuNode>, name: String, seen: watch::Sender<Seen>
 
 /// Makes the object, and writes the newest status until it stands there.
 async fn write(
-    client: Client,
+    api: Api<GpuNode>,
     name: String,
     mut seen: watch::Receiver<Seen>,
     mut wanted: watch::Receiver<Option<GpuNodeStatus>>,
-    stands: watch::Sender<Option<GpuNodeStatus>>,
+    (stands, recorder): (watch::Sender<Option<GpuNodeStatus>>, Recorder),
 ) {
-    let api = Api::all(client.clone());
-    let recorder = Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(name.clone()) });
     let mut reason = None;
     let mut pause = AGAIN_MIN;
     loop {
@@ -220,10 +231,15 @@ async fn report(recorder: &Recorder, seen: &watch::Receiver<Seen>, status: &GpuN
     if before.replace(ready.reason.clone()).as_ref() == Some(&ready.reason) || first && ready.status == "True" {
         return;
     }
-    let object = if let Object::Some(object) = &seen.borrow().object { object.object_ref(&()) } else { return };
     let type_ = if ready.status == "True" { EventType::Normal } else { EventType::Warning };
-    let note = Some(ready.message.clone()).filter(|note| !note.is_empty());
-    let event = Event { type_, reason: ready.reason.clone(), note, action: "Report".to_owned(), secondary: None };
+    publish(recorder, seen, type_, &ready.reason, &ready.message).await;
+}
+
+/// Makes an event about the `GpuNode`, if there is one.
+async fn publish(recorder: &Recorder, seen: &watch::Receiver<Seen>, type_: EventType, reason: &str, message: &str) {
+    let object = if let Object::Some(object) = &seen.borrow().object { object.object_ref(&()) } else { return };
+    let note = Some(message.to_owned()).filter(|note| !note.is_empty());
+    let event = Event { type_, reason: reason.to_owned(), note, action: "Report".to_owned(), secondary: None };
     if let Err(error) = recorder.publish(&event, &object).await {
         tracing::warn!("an event cannot be written: {error}");
     }

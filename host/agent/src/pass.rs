@@ -9,7 +9,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use partita_device::{CheckpointError, Found, Wish, gpu::Event};
-use partita_kube::crd::GpuNodeStatus;
+use partita_kube::{crd::GpuNodeStatus, translate::keys};
 use partita_kubelet::{DevicePlugins, PodResources, ResourceName, written_down};
 use tokio::task::spawn_blocking;
 
@@ -70,6 +70,8 @@ pub(crate) struct Agent {
     /// The operator's label, and the GPUs that were given back since it is off.
     pub(crate) rule: Rule,
     pub(crate) restored: BTreeSet<String>,
+    /// Other GPUs are to be changed at once: what became of one is told before the next is begun.
+    pub(crate) more: bool,
     /// How often in a row the driver did not even list its GPUs.
     failures: u32,
     /// How often in a row the kubelet did not have yet what it was handed.
@@ -108,6 +110,7 @@ impl Agent {
             status: None,
             rule: Rule::default(),
             restored: BTreeSet::new(),
+            more: false,
             failures: 0,
             waits: 0,
             handed: BTreeMap::new(),
@@ -182,6 +185,7 @@ impl Agent {
         self.waits = if waiting { self.waits.saturating_add(1) } else { 0 };
         let soon = ASK_AGAIN.saturating_mul(1 << self.waits.min(6));
         let next = if waiting { soon.min(ASK_EVERY) } else { ASK_EVERY };
+        let next = if self.more { Duration::ZERO } else { next };
         Ok((self.report(seen, &standing), next, Depth::Kubelet))
     }
 
@@ -277,18 +281,20 @@ impl Agent {
         Ok(())
     }
 
-    /// Has the kubelet write down anew who has which device, where only that keeps something that shall go.
-    fn write_anew(&self) {
+    /// Has the kubelet write down anew who has which device, where only that keeps something that shall go: it writes all of it when it is
+    /// sent a list of any resource. This one is nobody else's.
+    fn write_anew(&mut self) {
         let Some(kubelet) = &self.kubelet else { return };
-        let ids =
-            self.found.iter().flat_map(|one| one.parts.iter().filter_map(|part| part.uuid.as_deref()).chain([one.gpu.info.uuid.as_str()]));
-        let stale: BTreeSet<&str> = ids
-            .flat_map(|id| kubelet.written(id))
-            .filter(|(resource, device)| self.offers.find(resource, device).is_none() && !kubelet.holds(resource, device))
-            .map(|(resource, _)| resource)
-            .collect();
-        for resource in self.advertised.iter().filter(|resource| stale.contains(resource.as_str())) {
-            self.plugins.repeat(resource);
+        let of = |one: &Found| one.parts.iter().filter_map(|part| part.uuid.clone()).chain([one.gpu.info.uuid.clone()]).collect::<Vec<_>>();
+        let mut written = self.found.iter().flat_map(of).filter_map(|id| {
+            let free = |(resource, device): &(&str, &str)| self.offers.find(resource, device).is_none() && !kubelet.holds(resource, device);
+            kubelet.written(&id).filter(free).count().checked_sub(1)
+        });
+        let Some(resource) = written.next().and_then(|_| ResourceName::new(keys::GPU).ok()) else { return };
+        if self.advertised.insert(resource.clone()) {
+            self.advertise(&resource, Vec::new());
+        } else {
+            self.plugins.repeat(&resource);
         }
     }
 

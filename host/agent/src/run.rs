@@ -125,7 +125,11 @@ pub async fn run(
             looked = Instant::now();
         }
         let now = seen.borrow_and_update().clone();
-        let (told, pause, next) = agent.pass(&now, depth).await?;
+        let passed = agent.pass(&now, depth).await;
+        if let Err(error @ AgentError::Checkpoint(_)) = &passed {
+            objects.warn("AnotherAgentRuns", &error.to_string(), LAST_WORDS).await;
+        }
+        let (told, pause, next) = passed?;
         shared.turn(readiness(&now, &node, told.as_ref()));
         if let Some(told) = &told {
             objects.tell(told);

@@ -2,9 +2,16 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
 use partita_fake_kubelet::Pod;
-use partita_kube::crd::PartitionState::{Failed, Ready};
+use partita_kube::crd::{
+    FoundGpu, FoundPartition,
+    PartitionState::{Failed, Ready},
+};
 use serde_json::json;
 
 use crate::stage::{NODE, Stage, says, until};
@@ -54,8 +61,11 @@ async fn while_the_kubelet_does_not_say_who_uses_what_nothing_is_destroyed() {
     assert!(stage.kubelet.healthy("nvidia.com/mig-2g.20gb").is_empty());
     assert!(uuids.iter().all(|uuid| stage.truth(0).iter().any(|one| one.2.contains(uuid))));
     stage.kubelet.faults(|faults| faults.refuse_pod_resources = None);
-    let left = stage.gpu(0, "what nobody uses is gone", |gpu| gpu.partitions.len() == 2).await;
-    assert!(left.partitions.iter().any(|one| one.uuid == used && one.users == ["default/p"]), "{left:#?}");
+    let of_pod = |one: &FoundPartition| one.uuid == used && one.users == ["default/p"];
+    let is_so = |gpu: &FoundGpu| {
+        gpu.partitions.len() == 2 && gpu.partitions.iter().any(of_pod) && gpu.partitions.iter().any(|one| one.start == Some(2))
+    };
+    stage.gpu(0, "what nobody uses is gone", is_so).await;
     stage.reason("Works").await;
 }
 
@@ -102,6 +112,10 @@ async fn of_two_agents_the_second_ends_and_says_why() {
     let mut second = stage.agent();
     assert_eq!(second.ended().await.code(), Some(1));
     says(&second.log(), &["another partita agent runs on this node", "end one of them"]);
+    let events: Api<Event> = Api::namespaced(stage.client.clone(), "default");
+    let said =
+        events.list(&ListParams::default()).await.unwrap().items.into_iter().find(|one| one.reason.as_deref() == Some("AnotherAgentRuns"));
+    says(&said.unwrap().note.unwrap(), &["another partita agent runs on this node", "end one of them"]);
     stage.layout(1, 1, json!([stage.mig(0, &[("1g.10gb", 0, None)])])).await;
     stage.settled(0, &[("1g.10gb", 0)]).await;
 }

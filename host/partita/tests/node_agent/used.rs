@@ -4,7 +4,7 @@ use std::fs;
 
 use partita_fake_kubelet::Pod;
 use partita_kube::crd::{
-    FoundPartition,
+    FoundGpu, FoundPartition,
     PartitionState::{Destroying, Ready},
 };
 use serde_json::json;
@@ -67,9 +67,8 @@ async fn processes_of_pods_are_told_by_their_pods_names_only() {
     stage.kubelet.admit(&Pod::new("p", "nvidia.com/gpu")).await.unwrap();
     stage.fake.hold(0, None, 4711).unwrap();
     stage.fake.hold(0, None, 4712).unwrap();
-    let gpu = stage.gpu(0, "the other process is told", |gpu| gpu.users.iter().any(|user| user == "pid:4712")).await;
-    assert_eq!(gpu.users, ["pid:4712"]);
-    assert_eq!(gpu.partitions[0].users, ["default/p"]);
+    let is_told = |gpu: &FoundGpu| gpu.users.iter().any(|user| user == "pid:4712") && gpu.partitions[0].users == ["default/p"];
+    assert_eq!(stage.gpu(0, "the other process is told", is_told).await.users, ["pid:4712"]);
     stage.fake.end(4712).unwrap();
     stage.gpu(0, "only its pod is told", |gpu| gpu.users.is_empty() && gpu.partitions[0].users == ["default/p"]).await;
 }
