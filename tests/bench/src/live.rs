@@ -9,7 +9,6 @@ mod dra;
 use std::{
     collections::BTreeSet,
     pin::pin,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,17 +25,11 @@ use partita_cluster::{
     agent::{Agents, Behaviour},
     install_crds, nodes,
 };
-use partita_core::{Config, policy::Partitioner};
-use partita_kube::{
-    objects::{Pod, full_name, measure},
-    run::{self, Shared},
-    scheduler::{Metrics, Scheduler},
-};
-use partita_policy::Limits;
-use prometheus_client::registry::Registry;
+use partita_kube::objects::{Pod, full_name, measure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::{sync::watch, task::JoinHandle};
+
+use crate::ours::Ours;
 
 /// Pods created at once.
 const CREATORS: usize = 48;
@@ -168,7 +161,7 @@ async fn partitions(size: Size, tell: &dyn Fn(&str)) -> Result<(Rate, Latency)> 
     let _agents = Agents::start(stage.client.clone(), Behaviour::default());
     let resource = format!("nvidia.com/mig-{PROFILE}");
     let mig = Ask::of(json!({ "requests": { "cpu": "100m", &resource: "1" }, "limits": { &resource: "1" } }));
-    let ours = Ours::start(&stage.cluster).await?;
+    let ours = Ours::start(&stage.cluster, crate::openb::host()?).await?;
     tell("latency of new partitions");
     let latency = stage.latency(size, &mig).await?;
     stage.settle("filled").await?;
@@ -248,7 +241,7 @@ impl Stage {
 
     /// Pods a second that ours binds.
     async fn ours(&self, before: usize, pods: usize, ask: &Ask) -> Result<f64> {
-        let ours = Ours::start(&self.cluster).await?;
+        let ours = Ours::start(&self.cluster, crate::openb::host()?).await?;
         let took = self.one("partita", before, pods, ask).await?;
         ours.stop().await?;
         Ok(rate(pods, took))
@@ -374,43 +367,4 @@ async fn bound(client: Client, namespace: String, prefix: String, count: usize) 
         }
     }
     bail!("the watch ended")
-}
-
-/// Our scheduler, running.
-struct Ours {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<run::End>,
-}
-
-impl Ours {
-    async fn start(cluster: &ControlPlane) -> Result<Self> {
-        let host = crate::openb::host()?;
-        let policy = tokio::task::spawn_blocking(move || {
-            host.load_bundled("fragmentation", "", Limits::default()).map(|loaded| (host, loaded.policy))
-        });
-        let (host, policy) = policy.await??;
-        let first_fit = partita_policy::native("first-fit", "")?;
-        let policies: Vec<Box<dyn Partitioner + Send>> = vec![Box::new(policy), Box::new(first_fit)];
-        let metrics = Metrics::new(&mut Registry::default());
-        let shared = Arc::new(Shared::new(Scheduler::new("partita", Config::DEFAULT, false, metrics.clone()), metrics));
-        let (stop, stopped) = watch::channel(false);
-        let client = cluster.client();
-        let options = run::Options { identity: "bench".into(), lease: None, dry_run: false };
-        let running = shared.clone();
-        let task = tokio::spawn(async move {
-            // The host's clock must tick as long as its policies are asked.
-            let _host = host;
-            run::run(client, &options, &running, policies, &mut |_| {}, stopped).await
-        });
-        while shared.ready().is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(Self { stop, task })
-    }
-
-    async fn stop(self) -> Result<()> {
-        self.stop.send_replace(true);
-        self.task.await?;
-        Ok(())
-    }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use partita_bench::{
-    core, live, mig_churn,
+    agent, core, live, mig_churn,
     openb::{self, BASELINES, Done, SEEDS, TRACES},
     table, wasm,
 };
@@ -84,6 +84,10 @@ enum Bench {
         #[arg(long, default_value_t = 500)]
         latencies: usize,
     },
+    /// A pod's whole way on a real node, kubelet and containerd included, to a MIG partition that did not exist: how long each part takes, beside
+    /// the same with a warm partition. The GPUs are not real. Builds the node's programs if they are not built, which takes a while once.
+    #[command(after_help = agent::EXAMPLES)]
+    Agent(agent::Size),
     /// What the policy host costs, and how it ends every attack that the hostile components make.
     WasmHost,
     /// Compile a component read from standard input under limits. Run by this program itself, in a process of its own.
@@ -119,6 +123,7 @@ fn run(cli: &Cli) -> Result<bool> {
         &Bench::Live { nodes, before, pods, gpu_nodes, latencies } => {
             live_speed(live::Size { nodes, before, pods, gpu_nodes, latencies }, &cli.out)
         }
+        &Bench::Agent(size) => agent_speed(size, &cli.out),
         Bench::WasmHost => wasm_host(&cli.out),
         Bench::Compile => unreachable!("handled before anything else"),
     }
@@ -305,7 +310,7 @@ fn core_speed(out: &Path) -> Result<bool> {
 }
 
 fn live_speed(size: live::Size, out: &Path) -> Result<bool> {
-    let figures = live::run(size, &|what| drop(writeln!(io::stderr().lock(), "measuring: {what}")))?;
+    let figures = live::run(size, &tell)?;
     let cell = |row: &live::Rate| {
         let [own, theirs] = [row.partita, row.kube_scheduler].map(|rate| format!("{rate:.0}"));
         let ratio = format!("{:.2}", row.partita / row.kube_scheduler);
@@ -321,6 +326,27 @@ fn live_speed(size: live::Size, out: &Path) -> Result<bool> {
     say(&format!("Decoding a pod of a watch: {lean:.1} us with what scheduling needs, {full:.1} us in full\n"));
     finish(out, "live", &figures)?;
     Ok(figures.rates.iter().all(|row| row.partita >= row.kube_scheduler * row.goal) && p50 < 50.0 && p99 < 200.0)
+}
+
+fn agent_speed(size: agent::Size, out: &Path) -> Result<bool> {
+    let figures = match agent::run(size, openb::host()?, &tell)? {
+        Ok(figures) => figures,
+        Err(why) => {
+            say(&format!("skipped, nothing was measured: no real node on this machine: {why}"));
+            return Ok(true);
+        }
+    };
+    let agent::Figures { model, gpus, new_over_warm: [bound, running], after_binding, .. } = &figures;
+    say(&format!("Pods one by one on a real node with {gpus} {model}, from created to running; the library behind NVML is not NVIDIA's,"));
+    say("so what a driver takes to make a partition is not in these times; GPU work and hand-over by the agent's own histograms\n");
+    let (titles, rows) = figures.parts();
+    say(&table::render(&titles.iter().map(String::as_str).collect::<Vec<_>>(), &rows));
+    say(&format!("\nA new partition over a warm one, medians: {bound:.2} × to be bound, {running:.2} × to run"));
+    say(&format!("bound → running is the kubelet's and containerd's, not ours: {after_binding:.0} % of the way with a new partition\n"));
+    say("Pods that come at once, ms\n");
+    say(&table::render(&agent::AT_ONCE_TITLES, &figures.at_once()));
+    finish(out, "agent", &figures)?;
+    Ok(figures.holds())
 }
 
 fn wasm_host(out: &Path) -> Result<bool> {
@@ -373,6 +399,11 @@ fn finish(out: &Path, name: &str, value: &impl Serialize) -> Result<()> {
     table::write_json(&path, value)?;
     say(&format!("\nwritten: {}", path.display()));
     Ok(())
+}
+
+/// Says what goes on.
+fn tell(what: &str) {
+    drop(writeln!(io::stderr().lock(), "measuring: {what}"));
 }
 
 /// Prints a line. A reader that went away, as `head` does, is no failure.
