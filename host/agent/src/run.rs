@@ -140,7 +140,7 @@ pub async fn run(
         depth = 'wait: loop {
             break tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break 'work now,
+            () = stopped(&mut stop) => break 'work now,
             changed = seen.changed() => {
                 if changed.is_err() {
                     return Err(AgentError::Thread("the one that watches the API server".to_owned()));
@@ -167,6 +167,11 @@ pub async fn run(
         objects.written(&last, LAST_WORDS).await;
     }
     Ok(())
+}
+
+/// Returns when it is time to end.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 fn readiness(seen: &Seen, node: &str, status: Option<&GpuNodeStatus>) -> Result<(), String> {
