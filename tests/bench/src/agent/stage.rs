@@ -133,7 +133,7 @@ impl Agent {
             device_plugins: node.device_plugins_folder(),
             pod_resources: node.pod_resources_socket(),
             cdi: Some(node.cdi_folder()),
-            cdi_common: Some(folder.join("nvidia.yaml")),
+            cdi_common: Common::In(folder.join("nvidia.yaml")),
             proc: folder.join("proc"),
         };
         let load: machine::Load = Arc::new(move || NvmlDriver::load(Some(&library)).map(|driver| Arc::new(driver) as Arc<dyn Driver>));
