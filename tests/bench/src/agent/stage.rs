@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use nvidia_ml::Fake;
-use partita_agent::{AgentError, Settings, Shared, machine};
+use partita_agent::{AgentError, Settings, Shared, cdi::Common, machine};
 use partita_cluster::{ControlPlane, Node, Options, WITNESS_IMAGE, install_crds};
 use partita_device::{Driver, nvml::NvmlDriver};
 use partita_policy::Host;
