@@ -34,7 +34,8 @@ pub enum ConvertError {
 
 /// The GPUs of a node, in the order of their indices, with the model of each.
 ///
-/// `known` tells whether a user of the GPU with an index is a pod whose use of it the scheduler has booked, or is about to.
+/// `known` tells whether a user of the GPU with an index is a pod whose use of it the scheduler has booked, or is about to, or a process where
+/// it has booked somebody.
 ///
 /// # Errors
 /// If the report contradicts itself.
@@ -58,10 +59,11 @@ pub fn model_of(gpu: &FoundGpu) -> GpuModel {
 }
 
 /// A GPU with what was found on it. It cannot be used while it is unhealthy, or while somebody uses it whole or in shares who is not booked
-/// there: a process, or a pod that got it in another way than by a resource.
+/// there: a pod that got it in another way than by a resource, or a process where no pod is. Else processes are those of the pods there.
 #[must_use]
 pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(u8, &str) -> bool) -> GpuSpec {
-    let stranger = gpu.sharers().find(|user| !known(gpu.index, user));
+    let has_pods = || gpu.sharers().any(|user| is_pod(user) && known(gpu.index, user));
+    let stranger = gpu.sharers().find(|user| !known(gpu.index, user) && (is_pod(user) || !has_pods()));
     let unusable = match (gpu.healthy, stranger) {
         (false, _) if gpu.message.is_empty() => Some("its node reports it unhealthy".to_owned()),
         (false, _) => Some(gpu.message.clone()),
@@ -71,6 +73,12 @@ pub fn gpu_spec(gpu: &FoundGpu, known: &dyn Fn(u8, &str) -> bool) -> GpuSpec {
     // A share is nothing that exists beside the pod that has it.
     let found = gpu.partitions.iter().filter(|one| gpu.cut != Cut::Shares || one.milli.is_none()).filter_map(found_of).collect();
     GpuSpec { model: model_of(gpu).name, cut: gpu.cut, uuid: gpu.uuid.clone(), found, unusable }
+}
+
+/// Whether a user is a pod, `namespace/name`, and not a process or a container that is not named yet.
+#[must_use]
+pub fn is_pod(user: &str) -> bool {
+    user.contains('/')
 }
 
 /// A partition that exists. One that cannot be destroyed counts as used, so that nobody is given it. One that could not be made is none, and
@@ -216,10 +224,13 @@ mod tests {
 
     #[test]
     fn a_gpu_that_somebody_unknown_uses_is_left_alone() {
-        let used = FoundGpu { users: vec!["ns/pod".into(), "pid:7".into()], ..found(0, Cut::Shares) };
-        assert_eq!(gpu_spec(&used, &|_, _| true).unusable, None);
-        let reason = gpu_spec(&used, &|_, user| user == "ns/pod").unusable.unwrap();
-        assert!(reason.contains("pid:7"), "{reason}");
+        let used = |users: &[&str]| FoundGpu { users: users.iter().map(ToString::to_string).collect(), ..found(0, Cut::Shares) };
+        let by = |users: &[&str]| gpu_spec(&used(users), &|_, user| user == "ns/pod").unusable;
+        assert_eq!(gpu_spec(&used(&["pid:7"]), &|_, _| true).unusable, None, "somebody has it who is not named yet");
+        assert_eq!(by(&["ns/pod", "pid:7"]), None, "that is the pod's own");
+        for users in [&["pid:7"][..], &["ns/other", "pid:7"], &["ns/pod", "ns/other"]] {
+            assert!(by(users).unwrap().contains(users.iter().find(|user| **user != "ns/pod").unwrap()), "{users:?}");
+        }
         let whole = FoundPartition { milli: Some(1000), users: vec!["ns/pod".into(), "ns/other".into()], ..FoundPartition::default() };
         let shared = gpu_spec(&FoundGpu { partitions: vec![whole], ..found(0, Cut::Shares) }, &|_, user| user == "ns/pod");
         assert!(shared.unusable.unwrap().contains("ns/other") && shared.found.is_empty());

@@ -18,7 +18,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 pub use amount::{Amount, AmountList};
-pub use convert::{ConvertError, Tenant, desired, found_of, gpu_spec, gpus_of, model_of};
+pub use convert::{ConvertError, Tenant, desired, found_of, gpu_spec, gpus_of, is_pod, model_of};
 pub use gpu_node::{
     DesiredGpu, DesiredPartition, FoundGpu, FoundPartition, GpuNode, GpuNodeSpec, GpuNodeStatus, INDEX_MAX, NUMBER_MAX, PartitionState,
     PodRef,

@@ -134,7 +134,7 @@ impl Scheduler {
         let Some(entry) = self.pods.get(name) else { return };
         let Some((node_name, node)) = entry.on().and_then(|on| Some((on.to_owned(), self.nodes.get(on)?))) else { return };
         let ghosts: Vec<Ghost> = node.ghosts_now().filter(|ghost| ghost.user == name).collect();
-        let shared = node.partitions().any(|(_, one)| one.users.iter().any(|user| user != name));
+        let shared = node.ghosts_now().any(|ghost| ghost.user != name);
         if let Some(node) = self.nodes.get_mut(&node_name) {
             node.ghosts.extend(ghosts);
         }

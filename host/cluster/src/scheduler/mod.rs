@@ -14,6 +14,7 @@
 //! - `flight`: a pod on its way, from the decision to the binding. `running`: pods that have a node. `grants`: what
 //!   their bindings say that they use of GPUs. `uses`: who has what after all. `follow`: how the books get to know.
 //! - `nodes`: nodes. `report`: what their agents say. `rests`: GPUs that are set aside after a failure.
+//!   `silence`: agents that do not work.
 //! - `handshake`: what agents were asked to make, and which pods wait for it. `needs`: what a pod waits for.
 //! - `avoids`: nodes that failed a pod.
 //! - `storage`: volumes that pods claim.
@@ -38,6 +39,7 @@ mod reasons;
 mod report;
 mod rests;
 mod running;
+mod silence;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -257,6 +259,8 @@ impl Scheduler {
             self.act(plan.actions);
         }
         self.go_on();
+        // Who left in this turn may have been in the way of somebody whose part must stay in its node's layout.
+        self.recheck_nodes();
         self.explain();
         self.write_layouts();
         self.metrics.observe(&self.planner, self.flights.values().map(BTreeSet::len).sum());
@@ -304,6 +308,9 @@ impl Scheduler {
         for (_, name) in pods {
             self.refresh_pod(&name);
         }
+        // Whose processes use GPUs is known now.
+        let processes = self.nodes.iter().filter(|(_, node)| node.has_processes());
+        self.recheck.extend(processes.map(|(name, _)| name.clone()));
     }
 
     /// Tells the core. A refusal means that two reports contradict each other; it is said and counted, and changes nothing.

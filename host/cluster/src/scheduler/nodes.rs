@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::{
-    model::{NodeId, NodeSpec},
+    model::{NodeId, NodeSpec, PodId},
     state::Event,
 };
 
-use super::{Scheduler, follow::Ghost, handshake::Outcome, pods::Stage, report::Report, rests::Rest};
+use super::{Scheduler, follow::Ghost, handshake::Outcome, pods::Stage, report::Report, rests::Rest, silence::Silence};
 use crate::{
-    crd::{FoundGpu, NUMBER_MAX},
+    crd::{FoundGpu, NUMBER_MAX, is_pod},
     objects::{GpuNode, Node},
     translate::{self, NodeView},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// What is known of a node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NodeEntry {
-    object: Option<Node>,
+    pub(super) object: Option<Node>,
     pub(super) gpus: Option<GpuNode>,
     /// Its number, while the core knows it.
     pub(super) id: Option<NodeId>,
@@ -27,7 +27,11 @@ pub(super) struct NodeEntry {
     pub(super) rests: BTreeMap<u8, Rest>,
     /// Users that are gone and of whom its agent still tells.
     pub(super) ghosts: BTreeSet<Ghost>,
-    /// When a rest ends, milliseconds.
+    /// Whether its agent works.
+    pub(super) silence: Silence,
+    /// Its agent left, and its GPUs are counted by somebody else.
+    pub(super) handed_back: bool,
+    /// When a rest ends, or it is to be listened to, milliseconds.
     pub(super) alarm_ms: Option<u64>,
     /// What is wrong with what it says of itself.
     trouble: String,
@@ -36,7 +40,12 @@ pub(super) struct NodeEntry {
 impl NodeEntry {
     /// Whether an agent looks after its GPUs.
     pub(super) fn has_agent(&self) -> bool {
-        self.gpus.is_some()
+        self.agent().is_some()
+    }
+
+    /// The object of the agent that looks after its GPUs.
+    pub(super) fn agent(&self) -> Option<&GpuNode> {
+        self.gpus.as_ref().filter(|_| !self.handed_back)
     }
 
     /// The uid of its agent's object.
@@ -59,7 +68,7 @@ impl NodeEntry {
 
     /// Why no more layouts can be written for it, if its numbers are used up: somebody wrote them by hand.
     fn spent(&self) -> Option<String> {
-        let spec = &self.gpus.as_ref()?.spec.value;
+        let spec = &self.agent()?.spec.value;
         let what = [("term", spec.term), ("generation", spec.generation)].into_iter().find(|(_, number)| *number >= NUMBER_MAX)?;
         Some(format!("no layout can follow {} {} of its GpuNode; delete the GpuNode, which its agent makes anew", what.0, what.1))
     }
@@ -76,6 +85,11 @@ impl NodeEntry {
     /// Whether its agent says that a pod does.
     pub(super) fn is_used_by(&self, pod: &str) -> bool {
         self.users().any(|user| user == pod)
+    }
+
+    /// Whether its agent tells of users that are no pods.
+    pub(super) fn has_processes(&self) -> bool {
+        self.users().any(|user| !is_pod(user))
     }
 
     /// Its labels.
@@ -134,28 +148,37 @@ impl Scheduler {
 
     /// Tells the core of a node as it is now.
     pub(super) fn refresh_node(&mut self, name: &str) {
+        let now_ms = self.now_ms;
         let Some(entry) = self.nodes.get_mut(name) else { return };
+        entry.listen(now_ms);
+        self.plan_alarm(name);
+        let Some(entry) = self.nodes.get(name) else { return };
         let Some(object) = &entry.object else {
             self.lose_node(name);
             return;
         };
         let (pods, cluster) = (&self.pods, self.planner.cluster());
+        let ours = self.gpus_of_ours(name);
         // Who is not booked yet will be, and then this node is looked at again.
         let known = |gpu: u8, user: &str| {
+            if !is_pod(user) {
+                return ours.contains(&gpu);
+            }
             let Some(pod) = pods.get(user).filter(|pod| pod.on() == Some(name)) else { return false };
             let runs = pod.id.and_then(|id| cluster.runs_on(id));
             runs.map_or(pod.stage != Stage::Runs, |(_, grant)| grant.0.iter().any(|part| part.0 == gpu))
         };
-        let NodeView { mut spec, models, odd } = translate::node(object, entry.gpus.as_ref(), &self.storage, &known);
-        let spent = entry.spent();
-        let trouble = odd.iter().map(ToString::to_string).chain(spent.clone()).collect::<Vec<_>>().join("; ");
+        let NodeView { mut spec, models, odd } = translate::node(object, entry.agent(), &self.storage, &known);
+        let (spent, unattended) = (entry.spent(), entry.unattended(now_ms));
+        let trouble = odd.iter().map(ToString::to_string).chain(spent.clone()).chain(unattended.clone()).collect::<Vec<_>>().join("; ");
+        let Some(entry) = self.nodes.get_mut(name) else { return };
         if entry.trouble != trouble {
             if !trouble.is_empty() {
                 tracing::warn!(node = name, "{trouble}");
             }
             entry.trouble = trouble;
         }
-        if let Some(why) = spent {
+        if let Some(why) = spent.or(unattended) {
             for gpu in &mut spec.gpus {
                 gpu.unusable.get_or_insert_with(|| why.clone());
             }
@@ -174,6 +197,18 @@ impl Scheduler {
             Some(id) => self.change_node(name, id, spec, &broken),
             None => self.add_node(name, spec),
         }
+    }
+
+    /// GPUs of a node that pods have that may have started: processes there are theirs.
+    fn gpus_of_ours(&self, name: &str) -> BTreeSet<u8> {
+        let cluster = self.planner.cluster();
+        let node = self.nodes.get(name).and_then(|entry| cluster.node(entry.id?));
+        let started = |pod: &&PodId| {
+            let entry = self.pod_names.get(pod).and_then(|name| self.pods.get(name));
+            entry.is_some_and(|entry| entry.flight().is_none_or(|flight| flight.step.is_committed()))
+        };
+        let pods = node.into_iter().flat_map(|node| &node.pods).filter(started);
+        pods.filter_map(|&pod| cluster.runs_on(pod)).flat_map(|(_, grant)| &grant.0).map(|part| part.0).collect()
     }
 
     fn change_node(&mut self, name: &str, id: NodeId, spec: NodeSpec, broken: &BTreeSet<u8>) {
@@ -216,7 +251,7 @@ impl Scheduler {
     /// or the node returns. Who may be bound there already is waited for.
     fn lose_node(&mut self, name: &str) {
         let Some(entry) = self.nodes.get_mut(name) else { return };
-        let (id, has_agent) = (entry.id.take(), entry.has_agent());
+        let (id, has_agent) = (entry.id.take(), entry.gpus.is_some());
         for pod in self.flights.get(name).into_iter().flatten().cloned().collect::<Vec<_>>() {
             if self.pods[&pod].flight().is_some_and(|flight| flight.step.is_committed()) {
                 self.unbook(&pod);

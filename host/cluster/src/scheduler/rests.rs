@@ -54,7 +54,7 @@ impl Scheduler {
                 *rest = Rest { until_ms, why: why.to_owned(), times: rest.times + 1 };
             }
         }
-        self.plan_rests(name);
+        self.plan_alarm(name);
         self.refresh_node(name);
     }
 
@@ -75,7 +75,7 @@ impl Scheduler {
         let Some((_, grant)) = self.planner.cluster().runs_on(pod) else { return };
         let Some(entry) = self.nodes.get_mut(name) else { return };
         entry.rests.retain(|gpu, rest| rest.is_on() || grant.0.iter().all(|part| part.0 != *gpu));
-        self.plan_rests(name);
+        self.plan_alarm(name);
     }
 
     /// Gives back what agents were asked for in vain, and ends the rest of GPUs that rested long enough.
@@ -97,7 +97,7 @@ impl Scheduler {
                 entry.rests.values_mut().filter(|rest| rest.until_ms <= now_ms).for_each(|rest| rest.why.clear());
                 entry.rests.retain(|_, rest| rest.next_ms() > now_ms);
             }
-            self.plan_rests(&name);
+            self.plan_alarm(&name);
             self.refresh_node(&name);
         }
     }
@@ -115,8 +115,10 @@ impl Scheduler {
         }
     }
 
-    fn plan_rests(&mut self, name: &str) {
-        let next_ms = self.nodes.get(name).and_then(|entry| entry.rests.values().map(Rest::next_ms).min());
+    /// Sets the time when a node is to be looked at although nothing happened.
+    pub(super) fn plan_alarm(&mut self, name: &str) {
+        let next = |entry: &NodeEntry| entry.rests.values().map(Rest::next_ms).chain(entry.listens_ms(self.now_ms)).min();
+        let next_ms = self.nodes.get(name).and_then(next);
         self.set_node_alarm(name, next_ms);
     }
 

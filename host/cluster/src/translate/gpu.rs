@@ -54,7 +54,7 @@ pub(super) fn resources(asked: &Asked) -> Vec<(String, u32)> {
 }
 
 /// Whether a resource is a GPU or a part of one, which the core counts by GPU.
-pub(super) fn is_gpu(resource: &str) -> bool {
+pub(crate) fn is_gpu(resource: &str) -> bool {
     resource == keys::WHOLE_GPU || resource == keys::GPU || resource.starts_with(keys::MIG_PREFIX) || is_mps(resource)
 }
 

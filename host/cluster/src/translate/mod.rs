@@ -23,6 +23,7 @@ mod volumes;
 use thiserror::Error;
 
 pub use budget::{Allowed, Budgets, SEVERAL_BUDGETS};
+pub(crate) use gpu::is_gpu;
 pub use node::{NodeView, node};
 pub use pod::{Scene, pending, resources, running};
 pub use selector::matches_term;

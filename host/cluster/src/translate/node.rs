@@ -28,7 +28,12 @@ pub struct NodeView {
 /// A node, with the GPUs that its agent reports; where no agent does, with whole GPUs as its labels and capacity tell. Where partita is to cut
 /// them, these cannot be used before the agent has reported.
 ///
-/// `known` tells whether a user of the GPU with an index, as the agent names it, is a pod that the scheduler has booked there.
+/// `known` tells whether a user of the GPU with an index, as the agent names it, is a pod that the scheduler has booked there, or a process
+/// where it has booked one.
+///
+/// A node with the label `off` is one that partita leaves. Whether `agent` still counts there, the caller says: as long as it does nothing is
+/// placed on its GPUs, and once it has given them back and a device plugin shows `nvidia.com/gpu`, they are whole GPUs as on a node without
+/// one (`scheduler/silence`).
 #[must_use]
 pub fn node(node: &Node, agent: Option<&GpuNode>, storage: &Storage, known: &dyn Fn(u8, &str) -> bool) -> NodeView {
     let name = node.metadata.name.clone().unwrap_or_default();
@@ -41,8 +46,8 @@ pub fn node(node: &Node, agent: Option<&GpuNode>, storage: &Storage, known: &dyn
     spec.taints = taints(node, &name, &mut odd);
     spec.partitioning = partitioning(&labels).unwrap_or_else(|error| {
         odd.push(error);
-        // Whatever was meant, nothing is cut until it is said.
-        Partitioning::Off
+        // Whatever was meant, nothing is cut otherwise until it is said: as the node's agent takes it.
+        Partitioning::Fixed
     });
     let gpus = match agent {
         Some(agent) => reported(&name, agent, known),
@@ -113,7 +118,7 @@ fn partitioning(labels: &BTreeMap<String, String>) -> Result<Partitioning, Unsup
         Some(other) => {
             return Err(Unsupported::new(
                 format!("label {} is {}", keys::PARTITIONING, quote(other)),
-                "write mig, mps, time-slicing, auto or off; until then its GPUs stay whole",
+                "write mig, mps, time-slicing, auto or off; until then its GPUs stay cut as they are",
             ));
         }
     })
@@ -259,7 +264,7 @@ mod tests {
         let seen = view(json!({keys::PARTITIONING: "some"}), spec, json!({"cpu": "4", "memory": "lots"}), None);
         assert_eq!(
             (seen.spec.cpu_milli, seen.spec.memory_mib, seen.spec.taints.len(), seen.spec.partitioning),
-            (4000, 0, 1, Partitioning::Off)
+            (4000, 0, 1, Partitioning::Fixed)
         );
         assert_eq!(seen.odd.len(), 3, "{}", words(&seen));
         let seen = view(json!({}), json!({"taints": 1}), json!({"cpu": "4"}), None);

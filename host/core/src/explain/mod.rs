@@ -28,7 +28,9 @@ pub struct Reason {
     pub would_help: String,
     /// GPUs that would do but for a fault, for which they are set aside.
     pub set_aside: usize,
-    /// True if no node could take the demand even when idle: waiting does not help.
+    /// The first of these GPUs and its fault, for a person.
+    pub fault: Option<String>,
+    /// True if no node could take the demand even when idle: waiting does not help. That is not known as long as GPUs are set aside.
     pub never: bool,
 }
 
@@ -44,6 +46,9 @@ impl fmt::Display for Reason {
         if self.set_aside > 0 {
             write!(f, "; {} GPUs that would do are set aside for a fault", self.set_aside)?;
         }
+        if let Some(fault) = &self.fault {
+            write!(f, ", such as {fault}")?;
+        }
         if self.never { f.write_str("; no node could take it even when idle") } else { Ok(()) }
     }
 }
@@ -56,7 +61,7 @@ pub fn reason(cluster: &Cluster, demand: DemandId) -> Option<Reason> {
     // Nearest: the furthest stage passed, then the least missing, then the fixed order.
     let mut nearest: Option<(Shortage, u64, &Node)> = None;
     let mut found = Vec::new();
-    let (mut nodes, mut set_aside) = (0, 0);
+    let (mut nodes, mut set_aside, mut fault) = (0, 0, None);
     let around = Around::of(cluster, entry, None, Heeds::ALL);
     for (id, node) in cluster.nodes() {
         nodes += 1;
@@ -66,7 +71,8 @@ pub fn reason(cluster: &Cluster, demand: DemandId) -> Option<Reason> {
             return None;
         }
         if entry.admitted(node, cluster.names()) {
-            set_aside += shortage::set_aside(cluster, entry, node);
+            set_aside += shortage::set_aside(cluster, entry, node).count();
+            fault = fault.or_else(|| shortage::set_aside(cluster, entry, node).next());
         }
         let (shortage, missing) = shortage::shortage(cluster, entry, node, unmet);
         *lacking.entry(shortage).or_insert(0) += 1;
@@ -83,6 +89,7 @@ pub fn reason(cluster: &Cluster, demand: DemandId) -> Option<Reason> {
         nearest: nearest.map(|best| best.2.spec.name.clone()),
         would_help,
         set_aside,
-        never: !cluster.nodes().any(|(_, node)| shortage::could_when_idle(cluster, entry, node)),
+        fault: fault.map(|(node, gpu, fault)| format!("GPU {gpu} of {node}: {fault}")),
+        never: set_aside == 0 && !cluster.nodes().any(|(_, node)| shortage::could_when_idle(cluster, entry, node)),
     })
 }

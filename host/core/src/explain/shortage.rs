@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     model::{Cut, GpuAsk, Isolation, MILLI},
     place::{self, Reuse, Unmet, mps_share},
-    state::{Barrier, Cluster, Entry, Gpu, Layout, Node},
+    state::{Barrier, Cluster, Entry, Gpu, GpuFault, Layout, Node},
 };
 
 /// What a node lacks, from the farthest from a fit to the nearest.
@@ -165,9 +165,14 @@ fn suitable<'n>(cluster: &'n Cluster, entry: &'n Entry, node: &'n Node) -> impl 
     node.room.gpus.iter().filter(move |gpu| gpu.fault.is_none() && suits(cluster, entry, node, gpu))
 }
 
-/// GPUs of the node that could serve the demand but for a fault.
-pub(super) fn set_aside(cluster: &Cluster, entry: &Entry, node: &Node) -> usize {
-    node.room.gpus.iter().filter(|gpu| gpu.fault.is_some() && suits(cluster, entry, node, gpu)).count()
+/// GPUs of the node that could serve the demand but for a fault: the node's name, the GPU's index and the fault.
+pub(super) fn set_aside<'n>(
+    cluster: &'n Cluster,
+    entry: &'n Entry,
+    node: &'n Node,
+) -> impl Iterator<Item = (&'n str, usize, &'n GpuFault)> {
+    let gpus = node.room.gpus.iter().enumerate().filter(|(_, gpu)| suits(cluster, entry, node, gpu));
+    gpus.filter_map(|(index, gpu)| Some((node.spec.name.as_str(), index, gpu.fault.as_ref()?)))
 }
 
 /// What the node lacks and how much of it: GPUs, milli-GPU, slots, MiB, milli-cores or units of another resource.

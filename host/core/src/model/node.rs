@@ -66,7 +66,8 @@ pub enum Partitioning {
     /// Every GPU stays cut as it is: what a node without the label, or a simulation, has.
     #[default]
     Fixed,
-    /// Nothing is cut or shared: whole GPUs only.
+    /// Nothing is cut or shared: whole GPUs only. On a live cluster partita leaves the node: its agent gives the GPUs back as it found them,
+    /// and they are used again, whole, when another device plugin shows them.
     Off,
     /// An idle GPU may become whole or be cut by MIG.
     Mig,

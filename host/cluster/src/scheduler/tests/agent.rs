@@ -1,6 +1,8 @@
 //! A node's agent in memory, with the GPUs of its node as they really are.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use partita_core::model::{Cut, ProfileName, catalog};
+use serde_json::json;
 
 use super::{check, server::Server};
 use crate::{
@@ -94,6 +96,8 @@ pub(super) struct Agent {
     /// Whether it says that it took a layout before it has done it.
     pub(super) eager: bool,
     pub(super) gpus: Vec<RealGpu>,
+    /// What it says of itself, if anything: whether it is ready, and why.
+    pub(super) says: Option<(bool, &'static str)>,
     taken: (i64, i64),
     wanted: Option<GpuNodeSpec>,
 }
@@ -103,7 +107,7 @@ impl Agent {
         let whole = || Real { state: PartitionState::Ready, ..Real::of(&whole()) };
         let gpu = |model: &&str| RealGpu { model: (*model).into(), cut: Cut::Shares, parts: vec![whole()], healthy: true, lost: false };
         let gpus = models.iter().map(gpu).collect();
-        Self { node: node.into(), mood: Mood::Works, eager: false, gpus, taken: (0, 0), wanted: None }
+        Self { node: node.into(), mood: Mood::Works, eager: false, gpus, says: None, taken: (0, 0), wanted: None }
     }
 
     /// Cuts a GPU by MIG, with these partitions as (profile, first slot).
@@ -214,7 +218,8 @@ impl Agent {
         let done = self.eager || self.mood == Mood::Lies || self.is_done(server);
         let taken = if done { self.taken } else { (said.observed_term, said.observed_generation) };
         let gpus = (0u8..).zip(&self.gpus).filter(|(_, gpu)| !gpu.lost).map(|(index, gpu)| self.found(server, index, gpu)).collect();
-        GpuNodeStatus { observed_term: taken.0, observed_generation: taken.1, gpus, ..GpuNodeStatus::default() }
+        let conditions = self.says.into_iter().map(condition).collect();
+        GpuNodeStatus { observed_term: taken.0, observed_generation: taken.1, gpus, conditions, ..GpuNodeStatus::default() }
     }
 
     fn found(&self, server: &Server, index: u8, gpu: &RealGpu) -> FoundGpu {
@@ -277,6 +282,14 @@ impl Agent {
         object.status.value = self.status(server);
         server.put_gpu_node(object);
     }
+}
+
+/// How an agent tells of itself.
+fn condition((ready, reason): (bool, &str)) -> Condition {
+    let status = if ready { "True" } else { "False" };
+    let text =
+        json!({"type": "Ready", "status": status, "reason": reason, "message": "so it is", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    serde_json::from_value(text).unwrap()
 }
 
 /// All of a GPU.

@@ -157,8 +157,9 @@ impl History {
             self.world.reap();
             let moving = |pod: &super::super::pods::PodEntry| matches!(pod.stage, Stage::Assumed(_) | Stage::Returns);
             let resting = |node: &super::super::nodes::NodeEntry| node.rests.values().any(super::super::rests::Rest::is_on);
-            let brain = &self.world.brain;
-            if !brain.pods.values().any(moving) && !brain.nodes.values().any(resting) {
+            let (brain, now_ms) = (&self.world.brain, self.world.now_ms);
+            let avoids = brain.pods.values().any(|pod| pod.avoids.next_ms(now_ms).is_some());
+            if !brain.pods.values().any(moving) && !brain.nodes.values().any(resting) && !avoids {
                 break;
             }
             self.world.now_ms += 20_000;

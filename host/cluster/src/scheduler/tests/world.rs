@@ -105,7 +105,9 @@ impl World {
     pub(super) fn stand_by(&mut self) {
         let mut other = brain(self.config, false);
         for what in What::ALL {
-            for (_, seen) in self.server.list(what) {
+            for (name, seen) in self.server.list(what) {
+                // It hears of the end of what only it was told of, too.
+                self.told.entry(what).or_default().insert(name);
                 other.see(self.now_ms, seen);
             }
         }
