@@ -100,8 +100,9 @@ impl Scheduler {
         let text = match printed {
             Ok(text) => Some(text).filter(|text| !text.is_empty()),
             Err(error) => {
+                // Its GPUs went away, maybe between two tries.
                 let why = format!("what it was given on node {} cannot be written down: {error}", flight.node);
-                return self.give_back(name, &why);
+                return self.not_bound(name, why, false);
             }
         };
         let effect = Effect::Bind { pod: entry.name(), node: flight.node.clone(), grant: text };

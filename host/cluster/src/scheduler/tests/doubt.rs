@@ -3,7 +3,7 @@
 use super::{
     check,
     life::{calm, is_bind, nothing, on_the_way},
-    make::whole,
+    make::{mig, whole},
     server::What,
     world::{World, binds, done},
 };
@@ -111,5 +111,30 @@ fn a_binding_that_is_never_answered_does_not_last_for_ever() {
     world.holds = nothing;
     world.pass(600);
     assert_eq!(world.stage("p"), "runs");
+    check::rest(&world);
+}
+
+#[test]
+fn what_may_be_bound_keeps_its_place_though_its_gpus_are_away_when_it_is_tried_again() {
+    let mut world = World::new(&[("a", &["A30"])]);
+    world.holds = is_bind;
+    world.create([mig("p", "4g.24gb")]);
+    world.settle();
+    let wish = world.take_wish(is_bind);
+    world.tell(done(&wish, Outcome::Unknown("no answer".into())));
+    world.server.remove_gpu_node("a");
+    world.pass(6);
+    assert_eq!(world.stage("p"), "on its way");
+    let mut agent = world.agents["a"].clone();
+    agent.enrol(&mut world.server);
+    world.agents.insert("a".into(), agent);
+    world.create([whole("q", 1)]);
+    world.pass(10);
+    assert_eq!((world.stage("p"), world.stage("q")), ("on its way", "waits"));
+    // It was carried out after all.
+    world.execute(&wish);
+    world.holds = nothing;
+    world.pass(3);
+    assert_eq!((world.place("p").as_str(), world.stage("p"), world.stage("q")), ("a 0:4g.24gb@0", "runs", "waits"));
     check::rest(&world);
 }
