@@ -23,6 +23,7 @@ use crate::{
     offers::{Layout, Offers},
     report::{Facts, Standing, report},
     run::{Settings, Shared},
+    standing::RESTORED,
     taken::Taken,
     users::Kubelet,
     wish::Rule,
@@ -357,10 +358,16 @@ impl Agent {
         users.filter(is_a_pods).cloned().collect()
     }
 
-    /// Closes the sockets, and returns what is to be told last. Everything else stays as it is: who comes after finds it so.
+    /// Closes the sockets, and returns what is to be told last. Everything else stays as it is: who comes after finds it so, and of a node
+    /// that it has left it goes on to be said that it was left well.
     pub(crate) async fn stop(mut self, seen: &Seen) -> Option<GpuNodeStatus> {
         let message = "the agent was ended; until it runs again, pods that start on this node get no GPU".to_owned();
-        let last = self.report(seen, &Standing { ready: false, reason: "Stopped", message });
+        let stopped = Standing { ready: false, reason: "Stopped", message };
+        let has_left = |status: &GpuNodeStatus| Self::rule(seen) == Rule::Off && status.conditions.iter().any(|one| one.reason == RESTORED);
+        let last = match self.status.take_if(|status| has_left(status)) {
+            Some(status) => Some(status),
+            None => self.report(seen, &stopped),
+        };
         self.plugins.stop().await;
         last
     }

@@ -6,6 +6,9 @@ use partita_kube::{crd::GpuNodeSpec, translate::keys::PARTITIONING};
 
 use crate::{object::Seen, pass::Agent, report::Standing, wish::Rule};
 
+/// Why an agent that has left its node does nothing: the end of its work there.
+pub(crate) const RESTORED: &str = "Restored";
+
 impl Agent {
     /// What is told where nothing keeps the agent from working.
     pub(crate) fn standing(&self, seen: &Seen) -> Standing {
@@ -39,7 +42,7 @@ impl Agent {
     fn leaving(&self) -> Standing {
         let off = format!("the node's label {PARTITIONING} is off");
         if self.is_left() {
-            return Standing { ready: true, reason: "Restored", message: format!("{off}, and its GPUs are as they were found") };
+            return Standing { ready: true, reason: RESTORED, message: format!("{off}, and its GPUs are as they were found") };
         }
         let left = self.found.iter().filter(|one| !self.restored.contains(&one.gpu.info.uuid)).count();
         let what = if left == 0 { "pods still use its GPUs".to_owned() } else { format!("{left} GPUs are not as they were found yet") };

@@ -324,10 +324,6 @@ impl Stage {
         self.empty().await?;
         Ok(burst)
     }
-
-    async fn seen(&self, what: &str, is_so: impl Fn(&Seen) -> bool) -> Result<()> {
-        self.eyes.until(what, is_so).await.with_context(|| self.words())
-    }
 }
 
 /// Whether a pod is bound, and its partition seen to be ready: two watches may tell the two in either order.

@@ -62,7 +62,7 @@ async fn label_off_gives_everything_back_and_label_on_takes_it_again() {
     assert_eq!(stage.kubelet.healthy(ONE), [device.as_str()], "it stays in the list: its container may be started again");
     // An agent that is started anew in the middle goes on with it.
     agent.kill();
-    let agent = floor.agent(&stage, &[], &[]);
+    let mut agent = floor.agent(&stage, &[], &[]);
     stage.kubelet.until("it is in the list again", |kubelet| kubelet.healthy(ONE) == [device.as_str()]).await;
     let waits = stage.gpu(0, "it says who is in the way", |gpu| format!("{gpu:?}").contains(&format!("default/{stays}"))).await;
     assert_eq!((waits.partitions.len(), waits.partitions[0].state), (1, Destroying));
@@ -76,8 +76,10 @@ async fn label_off_gives_everything_back_and_label_on_takes_it_again() {
     for resource in ["nvidia.com/gpu", ONE, "nvidia.com/mig-2g.20gb"] {
         assert!(stage.kubelet.healthy(resource).is_empty(), "{resource}");
     }
-    // Still so after a restart.
-    agent.kill();
+    // Still so after its end, which is no trouble on a node that partita has left, and after a restart.
+    agent.terminate();
+    assert_eq!(agent.ended().await.code(), Some(0), "{}", agent.log());
+    assert_eq!(stage.status().await.conditions[0].reason, "Restored");
     let _agent = floor.agent(&stage, &[], &[]);
     stage.until("another agent tells", |status| status.conditions[0].reason == "Restored").await;
     assert_eq!(sockets(&stage), 0);

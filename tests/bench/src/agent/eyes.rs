@@ -18,6 +18,7 @@ use kube::{
 };
 use partita_core::model::Cut;
 use partita_kube::crd::{DesiredGpu, DesiredPartition, FoundPartition, GpuNode, GpuNodeStatus, PartitionState};
+use serde_json::json;
 use tokio::sync::watch;
 
 /// How long anything may take.
@@ -86,6 +87,12 @@ impl Seen {
             && status.observed_generation >= node.spec.generation
             && status.gpus.iter().all(|gpu| gpu.healthy && gpu.users.is_empty())
             && parts().all(|part| part.state == PartitionState::Ready && part.users.is_empty())
+    }
+
+    /// How the node's GPUs stand, and what pods wait for, for an error.
+    pub(super) fn words(&self) -> String {
+        let node = self.node.as_ref().map(|node| json!({ "spec": node.spec, "status": node.status }));
+        format!("{}\n{:?}", node.unwrap_or_default(), self.pods)
     }
 
     fn failure(&self) -> Option<String> {

@@ -24,7 +24,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::eyes::Eyes;
+use super::eyes::{Eyes, Seen};
 use crate::ours::Ours;
 
 /// The name of the node.
@@ -95,7 +95,7 @@ impl Stage {
             tokio::time::sleep(COUNTED_EVERY).await;
         }
         self.eyes.forget();
-        self.eyes.until("no GPU has users", |seen| seen.is_idle(self.gpus)).await.with_context(|| self.words())
+        self.seen("no GPU has users", |seen| seen.is_idle(self.gpus)).await
     }
 
     /// What the agent has measured of itself until now.
@@ -103,9 +103,21 @@ impl Stage {
         Phases::read(&self.agent.shared.metrics())
     }
 
-    /// What the agent says of itself, for an error.
-    pub(super) fn words(&self) -> String {
-        self.agent.words()
+    /// Waits until something is seen; if in vain, the error says how everything stands.
+    pub(super) async fn seen(&self, what: &str, is_so: impl Fn(&Seen) -> bool) -> Result<()> {
+        match self.eyes.until(what, is_so).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.context(self.words().await)),
+        }
+    }
+
+    /// What the agent and the objects say, for an error.
+    async fn words(&self) -> String {
+        let pods = match self.pods.list(&ListParams::default()).await {
+            Ok(pods) => pods.items.iter().map(pod_words).collect::<Vec<_>>().join("\n"),
+            Err(error) => format!("the pods cannot be listed: {error}"),
+        };
+        format!("{}\n{pods}\n{}", self.agent.words(), self.eyes.now(Seen::words))
     }
 
     /// Ends the programs of ours.
@@ -115,6 +127,18 @@ impl Stage {
         let ended = tokio::task::spawn_blocking(|| self.agent.thread.join()).await?;
         Ok(ended.map_err(|_| anyhow!("the agent panicked"))??)
     }
+}
+
+/// A pod in a line: where it is, what it waits for.
+fn pod_words(pod: &Pod) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("no node");
+    let status = pod.status.clone().unwrap_or_default();
+    let conditions = status.conditions.iter().flatten().filter_map(|one| one.message.as_deref());
+    let waiting = status.container_statuses.iter().flatten().filter_map(|one| one.state.as_ref()?.waiting.as_ref());
+    let waiting = waiting.map(|one| one.message.as_deref().or(one.reason.as_deref()).unwrap_or_default());
+    let why: Vec<&str> = conditions.chain(waiting).collect();
+    format!("{name} on {node}: {} {}", status.phase.as_deref().unwrap_or("no phase"), why.join("; "))
 }
 
 /// Our node agent, running.
