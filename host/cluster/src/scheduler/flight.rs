@@ -1,6 +1,6 @@
 //! A pod on its way to a node: its partition is made, its volumes are chosen and bound, then it is bound itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use partita_core::{
     model::{NodeId, PodId},
@@ -144,16 +144,22 @@ impl Scheduler {
 
     /// After a node's GPUs changed: who was on the way to GPUs that are no longer there, or are `broken`, comes back. Who may be bound already
     /// is seen bound or not.
-    pub(super) fn check_flights(&mut self, node: &str, broken: &BTreeSet<u8>) {
-        let lost = |name: &&String| {
-            let Some(entry) = self.pods.get(*name) else { return false };
-            let Some(flight) = entry.flight().filter(|flight| !flight.step.is_committed()) else { return false };
+    pub(super) fn check_flights(&mut self, node: &str, broken: &BTreeMap<u8, String>) {
+        let why = |name: &String| {
+            let entry = self.pods.get(name)?;
+            let flight = entry.flight().filter(|flight| !flight.step.is_committed())?;
+            let broken = flight.grant.0.iter().find_map(|part| Some((part.0, broken.get(&part.0)?)));
+            if let Some((gpu, why)) = broken {
+                return Some(format!("GPU {gpu} of node {node}, to which it was on its way, cannot be used: {why}"));
+            }
             let runs = entry.id.and_then(|id| self.planner.cluster().runs_on(id));
-            runs.is_none_or(|(_, grant)| *grant != flight.grant) || flight.grant.0.iter().any(|part| broken.contains(&part.0))
+            let is_lost = runs.is_none_or(|(_, grant)| *grant != flight.grant);
+            is_lost.then(|| format!("what it was given on node {node} is not there any more"))
         };
-        let lost: Vec<String> = self.flights.get(node).into_iter().flatten().filter(lost).cloned().collect();
-        for pod in lost {
-            self.give_back(&pod, &format!("what it was given on node {node} is not there any more, or cannot be used"));
+        let lost = |name: &String| Some((name.clone(), why(name)?));
+        let lost: Vec<(String, String)> = self.flights.get(node).into_iter().flatten().filter_map(lost).collect();
+        for (pod, why) in lost {
+            self.give_back(&pod, &why);
         }
     }
 

@@ -183,8 +183,9 @@ impl Scheduler {
                 gpu.unusable.get_or_insert_with(|| why.clone());
             }
         }
-        let broken: BTreeSet<u8> = (0u8..).zip(&spec.gpus).filter(|(_, gpu)| gpu.unusable.is_some()).map(|(index, _)| index).collect();
         entry.set_aside(&mut spec);
+        // Layouts do not name them, so who waits there for a part would wait in vain.
+        let broken = (0u8..).zip(&spec.gpus).filter_map(|(index, gpu)| Some((index, gpu.unusable.clone()?))).collect();
         let id = entry.id;
         for model in models {
             let known = self.planner.cluster().models();
@@ -211,7 +212,7 @@ impl Scheduler {
         pods.filter_map(|&pod| cluster.runs_on(pod)).flat_map(|(_, grant)| &grant.0).map(|part| part.0).collect()
     }
 
-    fn change_node(&mut self, name: &str, id: NodeId, spec: NodeSpec, broken: &BTreeSet<u8>) {
+    fn change_node(&mut self, name: &str, id: NodeId, spec: NodeSpec, broken: &BTreeMap<u8, String>) {
         let known = self.planner.cluster().node(id).map(|node| &node.spec);
         // A node tells that it lives far more often than that it changed.
         if known == Some(&spec) {
@@ -284,6 +285,7 @@ impl Scheduler {
         let known = self.nodes.get(name).and_then(|entry| Some((entry, entry.id?)));
         let settled = known.map(|(entry, id)| handshakes.reported(name, &entry.report, &|need| self.often(id, need)));
         self.handshakes = handshakes;
+        let mut failed = Vec::new();
         for (pod, outcome) in settled.unwrap_or_default() {
             match outcome {
                 Outcome::Ready => {
@@ -293,10 +295,14 @@ impl Scheduler {
                     }
                 }
                 Outcome::Failed { gpu, message } => {
-                    self.rest(name, &[gpu], &message);
                     self.fail_flight(pod, &format!("node {name} could not make its partition: {message}"));
+                    failed.push((gpu, message));
                 }
             }
+        }
+        // Last, as who still waits for these GPUs is sent elsewhere.
+        for (gpu, message) in failed {
+            self.rest(name, &[gpu], &message);
         }
     }
 }

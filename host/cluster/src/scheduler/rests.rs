@@ -42,7 +42,7 @@ impl NodeEntry {
 }
 
 impl Scheduler {
-    /// Sets GPUs aside for a while. Those that rest already rest no longer for it: several pods may fail at once for one reason.
+    /// Sets GPUs aside for a while, which sends elsewhere who still waits for parts of them. Those that rest already rest no longer for it: several pods may fail at once for one reason.
     pub(super) fn rest(&mut self, name: &str, gpus: &[u8], why: &str) {
         let now_ms = self.now_ms;
         let Some(entry) = self.nodes.get_mut(name) else { return };
@@ -62,12 +62,12 @@ impl Scheduler {
     pub(super) fn rest_all(&mut self, name: &str, pods: Vec<PodId>, why: &str) {
         let known = self.nodes.get(name).and_then(|entry| self.planner.cluster().node(entry.id?));
         let gpus: Vec<u8> = (0u8..).zip(known.map_or(&[][..], |node| &node.room.gpus)).map(|(index, _)| index).collect();
-        self.rest(name, &gpus, why);
         for pod in pods {
             if let Some(pod) = self.pod_names.get(&pod).cloned() {
                 self.blame(&pod, &format!("node {name}: {why}"));
             }
         }
+        self.rest(name, &gpus, why);
     }
 
     /// A pod got what it was promised: its GPUs begin anew.

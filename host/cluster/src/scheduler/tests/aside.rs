@@ -1,6 +1,7 @@
 //! Nodes that fail a pod again and again: others are tried, and in the end they themselves.
 
 use super::{
+    agent::Mood,
     check,
     make::{claim, claiming, class, cores, mig},
     world::{World, binds, done},
@@ -60,6 +61,32 @@ fn a_layout_that_is_not_answered_sets_its_node_aside() {
         }
     }
     assert_eq!(world.place("p"), "b 0:2g.12gb@0");
+}
+
+#[test]
+fn who_waits_for_a_gpu_that_is_set_aside_does_not_wait_for_a_layout_that_leaves_it_out() {
+    let mut world = World::new(&[("a", &["A30"])]);
+    world.holds = |effect| layout_of("a")(effect);
+    world.create([mig("p", "1g.6gb")]);
+    world.settle();
+    // Another comes while the first layout is on its way; its own is written after that one.
+    let wish = world.take_wish(layout_of("a"));
+    world.create([mig("q", "1g.6gb")]);
+    world.settle();
+    assert_eq!((world.stage("p"), world.stage("q")), ("on its way", "on its way"));
+    // The agent takes the first and fails before its writer has heard that it was written.
+    world.agent("a").mood = Mood::Fails;
+    let written = world.execute(&wish);
+    world.settle();
+    world.tell(written);
+    world.settle();
+    let message = world.brain.standing("ns", "q").unwrap().message.unwrap();
+    assert!(message.contains("GPU 0 of node a, to which it was on its way, cannot be used: "), "{message}");
+    world.holds = |_| false;
+    world.agent("a").mood = Mood::Works;
+    world.pass(10);
+    assert_eq!((world.stage("p"), world.stage("q")), ("runs", "runs"));
+    check::rest(&world);
 }
 
 #[test]
